@@ -1,0 +1,70 @@
+// What every script here does before its story begins: options, --help, the
+// default socket path, and how it gives up. Not part of the library proper.
+
+import { tmpdir, userInfo } from 'node:os'
+import { basename, join } from 'node:path'
+import { type ParseArgsConfig, parseArgs } from 'node:util'
+
+const script = basename(process.argv[1] ?? '')
+
+/** The option that every script has. */
+export const help = { help: { type: 'boolean', short: 'h' } } as const
+
+/**
+ * The command line, parsed. `--help` prints `usage` and exits 0; an option or
+ * argument that is unknown, missing or too much exits 2, saying which.
+ *
+ * @param config for parseArgs; its options include `help`
+ * @param positionals the least and the most positional arguments
+ */
+export function commandLine<T extends ParseArgsConfig>(
+  usage: string,
+  config: T,
+  [least, most]: readonly [number, number],
+): ReturnType<typeof parseArgs<T>> {
+  try {
+    const parsed = parseArgs(config)
+    if ('help' in parsed.values && parsed.values.help === true) {
+      console.log(usage)
+      process.exit(0)
+    }
+    const { length } = parsed.positionals
+    if (length < least || length > most) {
+      const expected = least === most ? `${least}` : `${least} to ${most}`
+      throw new Error(`Expected ${expected} arguments, got ${length}`)
+    }
+    return parsed
+  } catch (error) {
+    return usageError(usage, messageOf(error))
+  }
+}
+
+/** Exits 2: the command line is wrong. */
+export function usageError(usage: string, reason: string): never {
+  console.error(`${script}: ${reason}\n${usage}`)
+  process.exit(2)
+}
+
+/** Exits 1 with one line: the rest cannot be done. */
+export function fail(reason: unknown): never {
+  console.error(`${script}: ${messageOf(reason)}`)
+  process.exit(1)
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+export function codeOf(error: unknown): string | undefined {
+  return (error as NodeJS.ErrnoException | undefined)?.code
+}
+
+/**
+ * A socket path of this user's own: in $XDG_RUNTIME_DIR, which no other user
+ * can enter, else in the temporary directory, with the uid in its name.
+ */
+export function defaultSocketPath(name: string): string {
+  const { XDG_RUNTIME_DIR } = process.env
+  if (XDG_RUNTIME_DIR) return join(XDG_RUNTIME_DIR, `${name}.sock`)
+  return join(tmpdir(), `${name}-${userInfo().uid}.sock`)
+}

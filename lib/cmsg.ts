@@ -1,0 +1,199 @@
+// The bytes of ancillary data: what the CMSG_* macros compute, one SCM_RIGHTS
+// control message built, any control buffer taken apart. Pure arithmetic, no
+// calls. Open cmsg(3) and unix(7) beside it.
+//
+// A control buffer with one control message of one descriptor, 64-bit Linux:
+//
+//    0               8       12      16      20      24
+//    | cmsg_len = 20 | level | type  |  fd   |padding|
+//    |<------------- CMSG_LEN(4) = 20 ------>|
+//    |<------------ CMSG_SPACE(4) = 24 ------------->|
+//
+// LEN is what stands in cmsg_len: header and payload. SPACE is what the message
+// takes up: LEN, rounded up so that the next header is aligned. One descriptor
+// fills 24 bytes and so do two. A receiver with room for one may therefore get
+// two, and must count what came.
+
+import { type Abi, host } from './abi.ts'
+
+export type ControlMessage = {
+  /** cmsg_level, such as SOL_SOCKET. */
+  readonly level: number
+  /** cmsg_type, such as SCM_RIGHTS. */
+  readonly type: number
+  /** The payload, without header and padding. */
+  readonly data: Buffer
+}
+
+/** As it stands in the buffer, where cmsg_len may claim anything. */
+type Found = ControlMessage & {
+  readonly claimed: number
+  readonly available: number
+}
+
+/** sizeof(int): a descriptor travels as a signed 32-bit number. */
+const FD_SIZE = 4
+
+/** msg_controllen is 32 bits wide on some platforms, and signed in the kernel. */
+const MAX_LENGTH = 0x7fffffff
+
+/** CMSG_ALIGN: `length` in bytes, rounded up to where a header may begin. */
+export function cmsgAlign(length: number, abi: Abi = host): number {
+  checkLength(length, abi)
+  return Math.ceil(length / abi.cmsgAlignment) * abi.cmsgAlignment
+}
+
+/** CMSG_LEN: the cmsg_len of a message with `dataLength` bytes of payload. */
+export function cmsgLen(dataLength: number, abi: Abi = host): number {
+  checkLength(dataLength, abi)
+  return abi.cmsghdr.cmsg_data + dataLength
+}
+
+/** CMSG_SPACE: the bytes that a message with such a payload takes up. */
+export function cmsgSpace(dataLength: number, abi: Abi = host): number {
+  return abi.cmsghdr.cmsg_data + cmsgAlign(dataLength, abi)
+}
+
+/**
+ * One SCM_RIGHTS control message that carries `fds`, padding included and
+ * zeroed. Neither duplicates nor closes them.
+ *
+ * @throws RangeError for what is not a descriptor number
+ */
+export function unixRights(...fds: number[]): Buffer {
+  return buildRights(fds)
+}
+
+/** `unixRights`, for any layout. */
+export function buildRights(fds: readonly number[], abi: Abi = host): Buffer {
+  const message = Buffer.alloc(cmsgSpace(fds.length * FD_SIZE, abi))
+  const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
+  message.writeUInt32LE(cmsgLen(fds.length * FD_SIZE, abi), cmsg_len)
+  message.writeInt32LE(abi.constants.SOL_SOCKET, cmsg_level)
+  message.writeInt32LE(abi.constants.SCM_RIGHTS, cmsg_type)
+  let offset = cmsg_data
+  for (const fd of fds) {
+    if (!Number.isInteger(fd) || fd < 0 || fd > MAX_LENGTH) {
+      throw new RangeError(`Expected a file descriptor, got ${String(fd)}`)
+    }
+    offset = message.writeInt32LE(fd, offset)
+  }
+  return message
+}
+
+/**
+ * The control messages in a control buffer, in order. The payloads are views
+ * into `control`, not copies.
+ *
+ * @throws Error if a header claims less than itself or more than there is
+ */
+export function parseControlMessages(
+  control: Uint8Array,
+  abi: Abi = host,
+): ControlMessage[] {
+  return walk(control, abi).map(({ claimed, available, level, type, data }) => {
+    if (claimed < cmsgLen(0, abi) || claimed > available) {
+      throw new Error(
+        `Expected a cmsg_len of ${cmsgLen(0, abi)} to ${available} bytes, ` +
+          `got ${claimed}`,
+      )
+    }
+    return { level, type, data }
+  })
+}
+
+/**
+ * The descriptors that an SCM_RIGHTS control message carries. The caller owns
+ * each of them and must close it.
+ *
+ * @throws Error for any other control message: a payload of credentials, read
+ * as descriptors, would have the caller close somebody else's
+ */
+export function parseUnixRights(
+  message: ControlMessage,
+  abi: Abi = host,
+): number[] {
+  if (!isRights(message, abi)) {
+    throw new Error(
+      'Expected an SCM_RIGHTS control message, ' +
+        `got level ${message.level}, type ${message.type}`,
+    )
+  }
+  const fds = readInts(message.data)
+  const denied = fds.findIndex((fd) => fd < 0)
+  if (denied >= 0) {
+    throw new Error(
+      `Expected descriptors, got ${fds[denied]} in slot ${denied}`,
+    )
+  }
+  return fds
+}
+
+/**
+ * Every descriptor that came with a control buffer, however malformed, so that
+ * it can be closed: those of SCM_RIGHTS, and the one that SCM_PIDFD brings.
+ */
+export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
+  // A security module may refuse single descriptors and leave -1 in the slot.
+  return walk(control, abi)
+    .filter((message) => isRights(message, abi) || isPidfd(message, abi))
+    .flatMap((message) => readInts(message.data))
+    .filter((fd) => fd >= 0)
+}
+
+export function isRights(message: ControlMessage, abi: Abi = host): boolean {
+  const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
+  return message.level === SOL_SOCKET && message.type === SCM_RIGHTS
+}
+
+function isPidfd(message: ControlMessage, abi: Abi): boolean {
+  const { SOL_SOCKET, SCM_PIDFD } = abi.constants
+  return (
+    SCM_PIDFD !== 0 &&
+    message.level === SOL_SOCKET &&
+    message.type === SCM_PIDFD
+  )
+}
+
+// CMSG_FIRSTHDR and CMSG_NXTHDR. Nothing in the buffer is believed: darwin
+// leaves the original cmsg_len behind when it cut a message short, and a
+// cmsg_len of 0 sends the C macro of the BSDs round for ever. So a payload ends
+// where the buffer ends, and a header that claims less than itself ends the
+// walk. The padding of the last message may be missing.
+function walk(control: Uint8Array, abi: Abi): Found[] {
+  const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
+  const { buffer, byteOffset, byteLength } = control
+  const bytes = Buffer.from(buffer, byteOffset, byteLength)
+  const found: Found[] = []
+  let start = 0
+  while (bytes.length - start >= cmsg_data) {
+    const claimed = bytes.readUInt32LE(start + cmsg_len)
+    const end = Math.min(start + claimed, bytes.length)
+    found.push({
+      level: bytes.readInt32LE(start + cmsg_level),
+      type: bytes.readInt32LE(start + cmsg_type),
+      data: bytes.subarray(start + cmsg_data, end),
+      claimed,
+      available: bytes.length - start,
+    })
+    if (claimed < cmsg_data || end === bytes.length) break
+    start += cmsgAlign(claimed, abi)
+  }
+  return found
+}
+
+function readInts(data: Buffer): number[] {
+  const fds = []
+  // A payload that is no multiple of an int ends in a scrap, not a descriptor.
+  for (let at = 0; at + FD_SIZE <= data.length; at += FD_SIZE) {
+    fds.push(data.readInt32LE(at))
+  }
+  return fds
+}
+
+function checkLength(length: number, abi: Abi): void {
+  const most = MAX_LENGTH - abi.cmsghdr.cmsg_data - abi.cmsgAlignment
+  if (!Number.isInteger(length) || length < 0 || length > most) {
+    throw new RangeError(`Expected 0 to ${most} bytes, got ${length}`)
+  }
+}

@@ -1,0 +1,28 @@
+// The one public entry: everything that a program needs, and nothing more.
+
+export {
+  type ControlMessage,
+  cmsgAlign,
+  cmsgLen,
+  cmsgSpace,
+  parseControlMessages,
+  parseUnixRights,
+  unixRights,
+} from './cmsg.ts'
+export {
+  type ReceivedFds,
+  type ReceiveOptions,
+  socketpair,
+  UnixConn,
+} from './conn.ts'
+export { boundSocket } from './inet.ts'
+export {
+  connect,
+  type ListenOptions,
+  listen,
+  UnixListener,
+} from './listener.ts'
+export type { Received } from './message.ts'
+export { describeFd, readableFrom } from './readable.ts'
+export type { Credentials } from './socket.ts'
+export { FdStream } from './stream.ts'

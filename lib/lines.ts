@@ -1,0 +1,32 @@
+// Text lines from a stream of bytes, in constant memory. node:readline would
+// do, but for a peer that never ends its line: readline keeps all of it until
+// the string is too long, and then throws where nobody can catch it.
+
+import { StringDecoder } from 'node:string_decoder'
+
+/** Characters. A longer line comes in pieces of at least this length. */
+const LONGEST_LINE = 16 * 1024 * 1024
+
+/** The lines, without their `\n` or `\r\n`. The last one may lack it. */
+export async function* linesOf(
+  bytes: AsyncIterable<Buffer>,
+  longest = LONGEST_LINE,
+): AsyncGenerator<string, void, void> {
+  // A character may be cut between two reads.
+  const decoder = new StringDecoder('utf8')
+  let line = ''
+  for await (const chunk of bytes) {
+    const [first = '', ...others] = decoder.write(chunk).split('\n')
+    line += first
+    for (const next of others) {
+      yield line.endsWith('\r') ? line.slice(0, -1) : line
+      line = next
+    }
+    if (line.length > longest) {
+      yield line
+      line = ''
+    }
+  }
+  line += decoder.end()
+  if (line !== '') yield line
+}

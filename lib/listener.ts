@@ -1,0 +1,194 @@
+// Listening for connections, and dialling: the life of a socket file. A file
+// left over by a server that died is replaced, one that a live server answers
+// on never is, and nothing but a socket is ever removed.
+
+import {
+  chmodSync,
+  closeSync,
+  lstatSync,
+  type Stats,
+  unlinkSync,
+} from 'node:fs'
+import { constants } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { UnixConn } from './conn.ts'
+import { check, libc, systemError } from './libc.ts'
+import {
+  acceptFrom,
+  bindTo,
+  connectTo,
+  isAbstract,
+  newSocket,
+  peerCredentials,
+} from './socket.ts'
+import { Watcher } from './watcher.ts'
+
+export type ListenOptions = {
+  /** Connections that may wait to be accepted: 511 unless given. */
+  readonly backlog?: number
+  /** Of the socket file: 0o600, the owner alone, unless given. */
+  readonly mode?: number
+}
+
+const { EAGAIN, EADDRINUSE, ECONNABORTED, ECONNREFUSED, EMFILE, ENFILE } =
+  constants.errno
+
+/** Errors of accept(2) that pass: no free descriptor, or the peer has left. */
+const PASSING = [EMFILE, ENFILE, ECONNABORTED]
+
+/** How long to wait where nothing tells when to try again, in ms. */
+const RETRY_DELAY = 20
+
+/**
+ * Dials a Unix stream socket. If its backlog is full, waits for a place.
+ *
+ * @param path of the socket file; on Linux `'\0name'` for an abstract name
+ * @throws Error ENOENT, ECONNREFUSED if nobody listens; EACCES; ENAMETOOLONG
+ */
+export async function connect(path: string): Promise<UnixConn> {
+  const fd = newSocket()
+  try {
+    for (;;) {
+      const result = connectTo(fd, path)
+      if (result !== -EAGAIN) {
+        check('connect', result, path)
+        return UnixConn.fromFd(fd)
+      }
+      await sleep(RETRY_DELAY)
+    }
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/**
+ * Listens on a Unix stream socket.
+ *
+ * @param path as for connect()
+ * @throws Error EADDRINUSE, with the `pid` of the server that has the path, or
+ * saying that the path is not a socket; EACCES; ENOENT; ENAMETOOLONG
+ */
+export async function listen(
+  path: string,
+  { backlog = 511, mode = 0o600 }: ListenOptions = {},
+): Promise<UnixListener> {
+  const fd = newSocket()
+  try {
+    let result = bindTo(fd, path)
+    if (result === -EADDRINUSE) {
+      removeStale(path)
+      result = bindTo(fd, path)
+    }
+    check('bind', result, path)
+    // Nobody can connect before listen(2), so the mode is never too wide.
+    if (!isAbstract(path)) chmodSync(path, mode)
+    check('listen', libc.listen(fd, backlog), path)
+    return new UnixListener(fd, path)
+  } catch (error) {
+    closeSync(fd)
+    throw error
+  }
+}
+
+/** A listening socket. `for await` accepts one connection a round. */
+export class UnixListener {
+  readonly path: string
+  readonly #fd: number
+  readonly #watcher: Watcher
+  readonly #file: Stats | undefined
+  readonly #waiting: (() => void)[] = []
+  readonly #accept: typeof acceptFrom
+  #closed = false
+
+  /** Owns `fd` and, if it is bound to a path, the file there. */
+  constructor(fd: number, path: string, accept = acceptFrom) {
+    this.#accept = accept
+    this.path = path
+    this.#fd = fd
+    this.#file = lstatAt(path)
+    this.#watcher = new Watcher(fd, () => this.#wakeAll())
+  }
+
+  /** The connections, until close(). The caller owns, and closes, each. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<UnixConn, void, void> {
+    while (!this.#closed) {
+      const fd = this.#accept(this.#fd)
+      if (fd >= 0) yield UnixConn.fromFd(fd)
+      else await this.#waitAfter(fd)
+    }
+  }
+
+  /** Stops listening and removes the socket file, if it is still this one. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#watcher.close()
+    this.#wakeAll()
+    if (this.#file) removeIfSame(this.path, this.#file)
+  }
+
+  ref(): this {
+    this.#watcher.keepAlive(true)
+    return this
+  }
+
+  unref(): this {
+    this.#watcher.keepAlive(false)
+    return this
+  }
+
+  // Without a free descriptor the connection stays in the backlog, which keeps
+  // the socket readable: only time helps.
+  async #waitAfter(result: number): Promise<void> {
+    if (PASSING.includes(-result)) return sleep(RETRY_DELAY)
+    if (result !== -EAGAIN) throw systemError('accept', result, this.path)
+    await new Promise<void>((resolve) => {
+      this.#waiting.push(resolve)
+      this.#watcher.watch()
+    })
+  }
+
+  #wakeAll(): void {
+    this.#watcher.rest()
+    for (const wake of this.#waiting.splice(0)) wake()
+  }
+}
+
+// Simplification: two servers that find the same stale file in the same
+// instant can still take it from each other. A lock file would prevent it.
+function removeStale(path: string): void {
+  const found = lstatAt(path)
+  if (found && !found.isSocket()) {
+    throw systemError('bind', -EADDRINUSE, `${path}: exists, and is no socket`)
+  }
+  const fd = newSocket()
+  try {
+    const result = connectTo(fd, path)
+    // A live server, even if its backlog is full; then it cannot say its pid.
+    if (result === 0) throw occupied(path, peerCredentials(fd).pid)
+    if (result === -EAGAIN) throw occupied(path)
+    if (result !== -ECONNREFUSED) check('connect', result, path)
+  } finally {
+    closeSync(fd)
+  }
+  if (found) removeIfSame(path, found)
+}
+
+function occupied(path: string, pid?: number): Error {
+  const who = pid === undefined ? 'a server' : `process ${pid}`
+  const message = `${path}: ${who} is listening there`
+  return Object.assign(systemError('bind', -EADDRINUSE, message), { pid })
+}
+
+function removeIfSame(path: string, file: Stats): void {
+  const found = lstatAt(path)
+  if (found?.dev === file.dev && found.ino === file.ino) unlinkSync(path)
+}
+
+// Nothing for a path where nothing is, and for a name that is no path.
+function lstatAt(path: string): Stats | undefined {
+  if (isAbstract(path)) return undefined
+  return lstatSync(path, { throwIfNoEntry: false })
+}

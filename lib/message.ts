@@ -1,0 +1,191 @@
+// sendmsg(2) and recvmsg(2) on a non-blocking socket, one message or several
+// in one call. Nothing here waits: "not now" is a result. Who waits, and how,
+// is the business of conn.ts.
+//
+// All calls share one stretch of memory, laid out once:
+//
+//    headers | iovecs | control buffers | data
+//
+// Sharing is safe because each call copies in, runs and copies out within one
+// turn of the event loop.
+
+import { constants } from 'node:os'
+
+import { type Abi, host } from './abi.ts'
+import { cmsgLen, cmsgSpace, descriptorsIn } from './cmsg.ts'
+import { allocate, check, libc } from './libc.ts'
+import { readMsghdr, readMsgLen, writeMsghdr } from './msghdr.ts'
+
+export type Received = {
+  readonly data: Buffer
+  /** The control buffer, as far as it was filled. See parseControlMessages. */
+  readonly control: Buffer
+  /** msg_flags: MSG_TRUNC and MSG_CTRUNC only, other bits are masked. */
+  readonly flags: number
+}
+
+export type Outgoing = {
+  readonly data: Uint8Array
+  readonly control: Uint8Array
+}
+
+/** Most messages in one call. */
+export const MAX_BATCH = 64
+
+/** Most bytes in one call, and so in one message: the rest goes in the next. */
+export const MAX_BYTES = 4 * 1024 * 1024
+
+// Whatever the caller expects, there is room for as many descriptors as the
+// platform can bring (254 on the BSDs) and for credentials, pidfd and security
+// labels before them. A smaller buffer would lose descriptors on Linux, and on
+// darwin leave them open under numbers that nobody learns.
+export const CONTROL_ROOM = cmsgSpace(254 * 4) + 8 * cmsgSpace(32)
+
+const HEADER_SIZE = Math.max(host.mmsghdr.size, host.msghdr.size)
+const IOVECS = MAX_BATCH * HEADER_SIZE
+const CONTROLS = IOVECS + MAX_BATCH * host.iovec.size
+const DATA = CONTROLS + MAX_BATCH * CONTROL_ROOM
+
+const ENOMEM = -constants.errno.ENOMEM
+
+const memory = allocate(DATA + MAX_BYTES)
+
+/**
+ * Sends `messages`, in order, as far as the kernel takes them at once.
+ *
+ * @returns the bytes taken of each message that was taken, of which the last
+ * may be short; or -errno if none was taken. Descriptors go with the first
+ * byte of their message: after a short send the rest must go without them.
+ */
+export function sendNow(
+  fd: number,
+  messages: readonly Outgoing[],
+  abi: Abi = host,
+): number[] | number {
+  const flags = abi.constants.MSG_DONTWAIT | abi.constants.MSG_NOSIGNAL
+  let count = 0
+  let used = 0
+  for (const { data, control } of messages) {
+    const room = MAX_BYTES - used
+    if (count === batchLimit(abi) || room === 0) break
+    const taken = data.subarray(0, room)
+    place(count, DATA + used, taken.length, control.length)
+    memory.bytes.set(taken, DATA + used)
+    memory.bytes.set(control, CONTROLS + count * CONTROL_ROOM)
+    count++
+    used += taken.length
+  }
+
+  if (count === 1) {
+    const sent = libc.sendmsg(fd, memory.address, flags)
+    return sent < 0 ? sent : [sent]
+  }
+  const sent = libc.sendmmsg(fd, memory.address, count, flags)
+  if (sent < 0) return sent
+  return Array.from({ length: sent }, (_, index) =>
+    readMsgLen(memory.bytes, index * HEADER_SIZE, host),
+  )
+}
+
+/**
+ * Receives up to `count` messages of up to `maxBytes` bytes each, as far as
+ * they have arrived. The descriptors in them are close-on-exec and belong to
+ * the caller. End of file is a message without data and control.
+ *
+ * @returns the messages, or -errno if there was none
+ */
+export function receiveNow(
+  fd: number,
+  maxBytes: number,
+  count: number,
+  abi: Abi = host,
+): Received[] | number {
+  const { MSG_DONTWAIT, MSG_CMSG_CLOEXEC } = abi.constants
+  const flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
+  const room = Math.min(maxBytes, MAX_BYTES)
+  const slots = Math.min(count, batchLimit(abi), Math.floor(MAX_BYTES / room))
+  for (let slot = 0; slot < slots; slot++) {
+    place(slot, DATA + slot * room, room, CONTROL_ROOM)
+  }
+
+  if (slots === 1) {
+    const length = libc.recvmsg(fd, memory.address, flags)
+    return length < 0 ? length : [take(0, DATA, length, abi)]
+  }
+  const filled = libc.recvmmsg(fd, memory.address, slots, flags, 0)
+  if (filled < 0) return filled
+  return Array.from({ length: filled }, (_, slot) =>
+    take(
+      slot,
+      DATA + slot * room,
+      readMsgLen(memory.bytes, slot * HEADER_SIZE, host),
+      abi,
+    ),
+  )
+}
+
+/**
+ * Most descriptors that one message may carry here. musl before 1.2.4 copies
+ * the control buffer into 1024 bytes of its own and says ENOMEM where 253
+ * descriptors need 1028 (src/network/sendmsg.c). So libc is asked: with a
+ * descriptor of -1, EBADF means that the kernel saw the call.
+ */
+export function maxFdsPerMessage(
+  abi: Abi = host,
+  sendmsg: typeof libc.sendmsg = libc.sendmsg,
+): number {
+  place(0, DATA, 1, cmsgLen(abi.maxFds * 4))
+  const refusedByLibc = sendmsg(-1, memory.address, 0) === ENOMEM
+  return refusedByLibc ? Math.min(abi.maxFds, 252) : abi.maxFds
+}
+
+// Copies one received message out of the shared memory.
+function take(slot: number, data: number, length: number, abi: Abi): Received {
+  const { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC, FIOCLEX } = abi.constants
+  const header = readMsghdr(memory.bytes, slot * HEADER_SIZE, host)
+  const controlAt = CONTROLS + slot * CONTROL_ROOM
+  const control = Buffer.from(
+    memory.bytes.subarray(controlAt, controlAt + header.controlLength),
+  )
+  // Without MSG_CMSG_CLOEXEC (darwin) a child that another thread starts
+  // between these two calls inherits the descriptors: no call does both.
+  if (MSG_CMSG_CLOEXEC === 0) {
+    for (const received of descriptorsIn(control)) {
+      check('ioctl', libc.ioctl(received, FIOCLEX))
+    }
+  }
+  return {
+    data: Buffer.from(memory.bytes.subarray(data, data + length)),
+    control,
+    // The BSDs echo the flags of the call, Linux MSG_CMSG_CLOEXEC.
+    flags: header.flags & (MSG_TRUNC | MSG_CTRUNC),
+  }
+}
+
+// sendmmsg, recvmmsg: darwin has neither.
+function batchLimit(abi: Abi): number {
+  return abi.mmsghdr.size > 0 ? MAX_BATCH : 1
+}
+
+function place(
+  slot: number,
+  data: number,
+  dataLength: number,
+  controlLength: number,
+): void {
+  const iov = IOVECS + slot * host.iovec.size
+  const control = CONTROLS + slot * CONTROL_ROOM
+  writeMsghdr(
+    memory.bytes,
+    slot * HEADER_SIZE,
+    iov,
+    {
+      iov: memory.address + iov,
+      data: memory.address + data,
+      dataLength,
+      control: memory.address + control,
+      controlLength,
+    },
+    host,
+  )
+}

@@ -1,0 +1,87 @@
+// The bytes of msghdr and iovec in every layout. The golden bytes come from C
+// programs for these targets that were compiled (and, for Linux, run).
+
+import { t } from 'tap'
+
+import { abis, selectAbi } from '../lib/abi.ts'
+import { readMsghdr, readMsgLen, writeMsghdr } from '../lib/msghdr.ts'
+
+const parts = {
+  iov: 0x12345678,
+  data: 0x11223344,
+  dataLength: 100,
+  control: 0x55667788,
+  controlLength: 24,
+}
+
+const zeros = (bytes: number): string => '00'.repeat(bytes)
+const lp64Iovec = `44332211${zeros(4)}64${zeros(7)}`
+const linux64 = {
+  msghdr: `${zeros(16)}78563412${zeros(4)}01${zeros(7)}88776655${zeros(4)}18${zeros(7)}${zeros(8)}`,
+  iovec: lp64Iovec,
+}
+const bsd = {
+  msghdr: `${zeros(16)}78563412${zeros(4)}01${zeros(7)}88776655${zeros(4)}18${zeros(3)}${zeros(4)}`,
+  iovec: lp64Iovec,
+}
+const golden: Record<string, { msghdr: string; iovec: string }> = {
+  'linux-x64': linux64,
+  'linux-arm64': linux64,
+  'linux-arm': {
+    msghdr: `${zeros(8)}78563412010000008877665518000000${zeros(4)}`,
+    iovec: '4433221164000000',
+  },
+  'darwin-x64': bsd,
+  'darwin-arm64': bsd,
+  'freebsd-x64': bsd,
+  'freebsd-arm64': bsd,
+}
+
+t.test('writeMsghdr() builds the bytes of every layout', async (t) => {
+  t.strictSame(Object.keys(golden), Object.keys(abis), 'all are covered')
+  for (const [name, abi] of Object.entries(abis)) {
+    // Full of ones: what is not written must have been zeroed.
+    const memory = Buffer.alloc(128, 0xff)
+    writeMsghdr(memory, 0, 96, parts, abi)
+    const { size } = abi.msghdr
+    t.equal(memory.toString('hex', 0, size), golden[name]?.msghdr, name)
+    const iovec = memory.toString('hex', 96, 96 + abi.iovec.size)
+    t.equal(iovec, golden[name]?.iovec, `${name} iovec`)
+    t.equal(memory[Math.max(size, abi.mmsghdr.size)], 0xff, 'and no more')
+  }
+})
+
+t.test('writeMsghdr() writes no control pointer without control', async (t) => {
+  for (const [name, abi] of Object.entries(abis)) {
+    const memory = Buffer.alloc(128)
+    writeMsghdr(memory, 0, 96, { ...parts, controlLength: 0 }, abi)
+    const { msg_control } = abi.msghdr
+    t.equal(memory.readUInt32LE(msg_control), 0, name)
+  }
+})
+
+t.test('writeMsghdr() takes addresses of 48 bits', async (t) => {
+  const abi = selectAbi('linux', 'x64', 'LE')
+  const memory = Buffer.alloc(128)
+  writeMsghdr(memory, 0, 96, { ...parts, data: 0x7fff_1234_5678 }, abi)
+  t.equal(memory.readBigUInt64LE(96), 0x7fff_1234_5678n)
+})
+
+t.test('readMsghdr() reads what recvmsg wrote, in every layout', async (t) => {
+  for (const [name, abi] of Object.entries(abis)) {
+    const memory = Buffer.alloc(128)
+    memory.writeUInt32LE(32, abi.msghdr.msg_controllen)
+    memory.writeUInt32LE(0x40000008, abi.msghdr.msg_flags)
+    const read = readMsghdr(memory, 0, abi)
+    t.strictSame(read, { controlLength: 32, flags: 0x40000008 }, name)
+  }
+})
+
+t.test('readMsgLen() reads what recvmmsg wrote', async (t) => {
+  for (const [name, abi] of Object.entries(abis)) {
+    if (abi.mmsghdr.size === 0) continue
+    const memory = Buffer.alloc(128)
+    memory.writeUInt32LE(77, 16 + abi.mmsghdr.msg_len)
+    t.equal(readMsgLen(memory, 16, abi), 77, name)
+  }
+})

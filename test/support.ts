@@ -1,0 +1,231 @@
+// What the tests share: folders with short paths, the descriptor table, child
+// processes that are waited for by what they print, and tools that may be
+// missing. Not a test itself.
+
+import {
+  type ChildProcess,
+  execFileSync,
+  type SpawnOptions,
+  spawn,
+} from 'node:child_process'
+import {
+  closeSync,
+  constants,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+} from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Test, t as tap } from 'tap'
+
+import { UnixConn } from '../lib/index.ts'
+import { duplicate, newSocketpair } from '../lib/socket.ts'
+
+/** A new folder, removed at the end. Socket paths in it are short enough. */
+export function temporaryFolder(t: Test): string {
+  const folder = mkdtempSync(join(tmpdir(), 'fd-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  return folder
+}
+
+/**
+ * The descriptors of a process, each as `number -> what it refers to`. Without
+ * the one that reads the folder, and without what Node opens when it likes.
+ */
+export function openFds(pid: number | 'self' = 'self'): string[] {
+  const folder = `/proc/${pid}/fd`
+  const fds: string[] = []
+  for (const fd of readdirSync(folder)) {
+    try {
+      const target = readlinkSync(join(folder, fd))
+      if (!target.endsWith(`/fd`)) fds.push(`${fd} -> ${target}`)
+    } catch {
+      // The folder's own descriptor is closed by now.
+    }
+  }
+  return fds.sort((a, b) => Number.parseInt(a, 10) - Number.parseInt(b, 10))
+}
+
+/** A test at whose end the descriptors are open that were open before. */
+export function leakFree(
+  name: string,
+  body: (t: Test) => Promise<unknown>,
+  skip: string | false = false,
+): void {
+  tap.test(name, { skip }, async (t) => {
+    const before = openFds()
+    await body(t)
+    t.strictSame(openFds(), before, 'no descriptor leaked')
+  })
+}
+
+/**
+ * The environment for a child that runs as a user's would. The test runner
+ * reaches into every Node process that is started here, and would count what
+ * tsx made of our files as covered: coverage could not fail.
+ */
+export function plainEnv(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  const { NODE_OPTIONS: _, ...env } = process.env
+  for (const name of Object.keys(env)) if (/TAP/.test(name)) delete env[name]
+  return { ...env, _TAPJS_PROCESSINFO_COVERAGE_: '0', ...extra }
+}
+
+/** The command and arguments that run one of the project's scripts. */
+export function script(file: string, ...args: string[]): string[] {
+  return [process.execPath, '--import', 'tsx', file, ...args]
+}
+
+/** A child process, killed at the end, with what it printed so far. */
+export class Running {
+  readonly child: ChildProcess
+  stdout = ''
+  stderr = ''
+  readonly exit: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+  readonly #command: string
+
+  constructor(t: Test, command: readonly string[], options: SpawnOptions = {}) {
+    const [file = '', ...args] = command
+    this.#command = command.join(' ')
+    this.child = spawn(file, args, { env: plainEnv(), ...options })
+    this.child.stdout?.on('data', (chunk) => {
+      this.stdout += chunk
+    })
+    this.child.stderr?.on('data', (chunk) => {
+      this.stderr += chunk
+    })
+    this.exit = new Promise((resolve, reject) => {
+      this.child.once('error', reject)
+      this.child.once('close', (code, signal) => resolve({ code, signal }))
+    })
+    this.exit.catch(() => {})
+    t.teardown(() => {
+      this.child.kill('SIGKILL')
+      return this.exit.catch(() => {})
+    })
+  }
+
+  get pid(): number {
+    return this.child.pid ?? -1
+  }
+
+  /** Resolves once `pattern` was printed (stdout, stderr), with its match. */
+  async printed(pattern: RegExp, seconds = 20): Promise<RegExpMatchArray> {
+    const giveUp = AbortSignal.timeout(seconds * 1000)
+    let ended = false
+    const end = this.exit.then(
+      () => {
+        ended = true
+      },
+      () => {
+        ended = true
+      },
+    )
+    for (;;) {
+      const match = `${this.stdout}\n${this.stderr}`.match(pattern)
+      if (match) return match
+      if (giveUp.aborted || ended) {
+        throw new Error(
+          `Expected ${pattern} from ${this.#command}, got:\n${this.stdout}\n${this.stderr}`,
+        )
+      }
+      await Promise.race([news(this.child, giveUp), end])
+    }
+  }
+}
+
+function news(child: ChildProcess, giveUp: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      child.stdout?.off('data', done)
+      child.stderr?.off('data', done)
+      giveUp.removeEventListener('abort', done)
+      resolve()
+    }
+    child.stdout?.on('data', done)
+    child.stderr?.on('data', done)
+    giveUp.addEventListener('abort', done)
+  })
+}
+
+/** Runs a command to its end. */
+export async function run(
+  t: Test,
+  command: readonly string[],
+  options: SpawnOptions & { input?: string } = {},
+) {
+  const { input, ...rest } = options
+  const running = new Running(t, command, rest)
+  if (input !== undefined) running.child.stdin?.end(input)
+  const { code, signal } = await running.exit
+  return { code, signal, stdout: running.stdout, stderr: running.stderr }
+}
+
+/** A reason to skip if a tool is missing, else false: `{ skip: missing('cc') }`. */
+export function missing(...tools: string[]): string | false {
+  for (const tool of tools) {
+    try {
+      execFileSync('sh', ['-c', `command -v ${tool}`], { stdio: 'ignore' })
+    } catch {
+      return `${tool} is not installed`
+    }
+  }
+  return false
+}
+
+/** pipe(2), by a detour: Node has no call for it, but opens a FIFO. */
+export function pipe(): { r: number; w: number } {
+  const folder = mkdtempSync(join(tmpdir(), 'fd-'))
+  const path = join(folder, 'fifo')
+  execFileSync('mkfifo', [path])
+  // Opened for both, it does not wait for the other end.
+  const both = openSync(path, constants.O_RDWR)
+  const r = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const w = openSync(path, constants.O_WRONLY)
+  closeSync(both)
+  rmSync(folder, { recursive: true })
+  return { r, w }
+}
+
+/**
+ * pipe(2), anonymous: what a shell makes for `|`. `shared` is another number
+ * for the open file description of `r`. By another detour: a child that holds
+ * the pipe sends it.
+ */
+export async function anonymousPipe(t: Test) {
+  const [ours, theirs] = newSocketpair()
+  const source =
+    'import os, socket; s = socket.socket(fileno=3); ' +
+    "socket.send_fds(s, [b'x'], list(os.pipe()))"
+  const child = new Running(t, ['python3', '-c', source], {
+    stdio: ['ignore', 'pipe', 'pipe', theirs],
+  })
+  closeSync(theirs)
+  const conn = UnixConn.fromFd(ours)
+  const { fds: [r = -1, w = -1] = [] } = (await conn.recvFds()) ?? {}
+  conn.close()
+  await child.exit
+  return { r, w, shared: duplicate(r) }
+}
+
+/** Compiles a C program into `folder` and returns the path of the executable. */
+export function compileC(folder: string, source: string): string {
+  const output = join(folder, 'program')
+  execFileSync('cc', ['-Wall', '-Werror', '-o', output, source])
+  return output
+}
+
+/** Waits until `condition` holds; throws with `what` if it does not in time. */
+export async function until(
+  what: string,
+  condition: () => boolean,
+  seconds = 20,
+): Promise<void> {
+  const end = Date.now() + seconds * 1000
+  while (!condition()) {
+    if (Date.now() > end) throw new Error(`Expected in ${seconds} s: ${what}`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
