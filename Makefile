@@ -1,7 +1,7 @@
 # A menu, not a build system: nothing is compiled.
 
 .DEFAULT_GOAL := all
-.PHONY: all server client demo test fmt clean
+.PHONY: all server client demo examples test fmt clean
 
 run := node --import tsx
 
@@ -12,6 +12,9 @@ server client: all ## start one of the two: make server, make client
 
 demo: all ## both sides at once, labelled
 	@$(run) test/demo.ts
+
+examples: all ## every example once, labelled
+	@$(run) test/examples.ts
 
 test: node_modules/.dev ## types, lint, format, tests with coverage
 	npx tsc --noEmit

@@ -1,0 +1,159 @@
+#!/usr/bin/env -S node --import tsx
+// A factory of sockets. This process runs as root, starts a child that does
+// not, and from then on only makes TCP sockets, bound to one low port, as often
+// as the child asks. The child connects from that port, which it could not bind
+// itself, through a socket that did not exist when it was born.
+//
+// Partners: child.ts, which this starts; server.ts, which sees where the child
+// comes from. Open socketpair(2), bind(2), ip(7) "privileged ports" with it.
+// After: passfd 1.1, "Example of passing File Descriptors in Unix".
+// New here: a descriptor as a permission, given to one who lacks the privilege.
+//
+// Simplification: the child's group has the number of its user. A real program
+// would look up what groups that user is in.
+
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync } from 'node:fs'
+import { isIP, isIPv6 } from 'node:net'
+import { fileURLToPath } from 'node:url'
+
+import {
+  codeOf,
+  commandLine,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/cli.ts'
+import { boundSocket, socketpair } from '../../lib/index.ts'
+import { linesOf } from '../../lib/lines.ts'
+
+const USAGE = `Usage: ./examples/fd-factory/client.ts -p LOCALPORT -A ADDR
+         -P PORT -d DATA [-u UID] [-- COMMAND [ARG...]]
+Sends DATA to ADDR and PORT from LOCALPORT, in a child process of user UID.
+  -p LOCALPORT  to come from; root alone may bind those below 1024
+  -A ADDR       IPv4 or IPv6, in digits
+  -P PORT       where server.ts waits
+  -d DATA       what to send
+  -u UID        the child's user, not 0; root has to name one
+COMMAND runs in the place of child.ts, with the factory as its fd 3.`
+
+/** Characters. */
+const LONGEST_REQUEST = 100
+
+const { values, positionals } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      'local-port': { type: 'string', short: 'p', default: '' },
+      address: { type: 'string', short: 'A', default: '' },
+      port: { type: 'string', short: 'P', default: '' },
+      data: { type: 'string', short: 'd' },
+      uid: { type: 'string', short: 'u' },
+    },
+    allowPositionals: true,
+  },
+  [0, Number.POSITIVE_INFINITY],
+)
+const { address, data } = values
+const localPort = number('-p LOCALPORT', values['local-port'], 65535)
+const port = number('-P PORT', values.port, 65535)
+if (isIP(address) === 0)
+  usageError(USAGE, `Expected -A ADDR in digits, got "${address}"`)
+if (data === undefined) usageError(USAGE, 'Expected -d DATA')
+const ownUid = process.getuid?.()
+const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
+
+// The child is born with one end of this, and with nothing else of ours: the
+// sockets do not exist yet, and are close-on-exec when they do.
+const [conn, theirs] = socketpair()
+const child = start()
+const exit = once(child, 'exit').catch(fail)
+theirs.close()
+
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    child.kill()
+    process.exit(0)
+  })
+}
+
+// From here on the child is a stranger, who may ask for anything: a request is
+// one line, answered with a descriptor or with the reason why not.
+try {
+  for await (const request of linesOf(received(), LONGEST_REQUEST)) {
+    await answer(request)
+  }
+} catch (error) {
+  console.error(`Server: hung up on the child: ${messageOf(error)}`)
+}
+conn.close()
+
+const [code] = await exit
+process.exitCode = code ?? 1
+
+function start(): ChildProcess {
+  const stdio: StdioOptions = ['inherit', 'inherit', 'inherit', theirs.fd]
+  const [command, ...args] = positionals
+  if (command === undefined) {
+    // This one gives up root itself, as its first act: Node and this folder may
+    // lie where only root can read.
+    const script = fileURLToPath(new URL('child.ts', import.meta.url))
+    const ours = [`${uid}`, `${localPort}`, address, `${port}`, data ?? '']
+    const node = [...process.execArgv, script, ...ours]
+    return spawn(process.execPath, node, { stdio })
+  }
+  // Where spawn() sets a user it drops the supplementary groups as well.
+  const user = uid === ownUid ? {} : { uid, gid: uid }
+  try {
+    return spawn(command, args, { stdio, ...user })
+  } catch (error) {
+    return fail(`${messageOf(error)}: needs root to be uid ${uid}`)
+  }
+}
+
+async function* received(): AsyncGenerator<Buffer> {
+  for (;;) {
+    const message = await conn.recvFds({ maxBytes: 4096, maxFds: 0 })
+    if (message === null) return
+    yield message.data
+  }
+}
+
+async function answer(request: string): Promise<void> {
+  const made = make(request)
+  if (typeof made === 'string') return conn.sendmsg(`refused: ${made}\n`)
+  // Our copy has to go either way: while anybody has one, the port stays bound.
+  try {
+    const sent = conn.sendFds('bound\n', [made])
+    // Ahead of what the child prints: the message goes out during the await.
+    console.log(`Server: sent fd=${made}`)
+    await sent
+  } finally {
+    closeSync(made)
+  }
+}
+
+// A descriptor, or why there is none. Port and address come from root's command
+// line; the child may only ask for what it was meant to have.
+function make(request: string): number | string {
+  if (request !== `bind ${localPort}`) {
+    const got = JSON.stringify(request.slice(0, LONGEST_REQUEST))
+    return `Expected "bind ${localPort}", got ${got}`
+  }
+  try {
+    return boundSocket(isIPv6(address) ? '::' : '0.0.0.0', localPort)
+  } catch (error) {
+    if (codeOf(error) !== 'EACCES') return messageOf(error)
+    const missing = 'root or CAP_NET_BIND_SERVICE, or a higher LOCALPORT'
+    return `${messageOf(error)}: needs ${missing}`
+  }
+}
+
+// parseArgs knows strings only.
+function number(name: string, value: string, most: number): number {
+  if (/^\d+$/.test(value) && +value >= 1 && +value <= most) return +value
+  return usageError(USAGE, `Expected ${name} from 1 to ${most}, got "${value}"`)
+}

@@ -1,0 +1,76 @@
+#!/usr/bin/env -S node --import tsx
+// A TCP server that echoes what it receives, and reports where each connection
+// came from. Its report is the proof that an unprivileged client came from a
+// low port: see client.ts, its partner, which tells what this is after. Open
+// tcp(7), ip(7) with it.
+//
+// New here: nothing about descriptors. This is the world outside, which takes
+// a low port for a sign of root.
+
+import { createServer, type Socket } from 'node:net'
+
+import { commandLine, fail, help, usageError } from '../../lib/cli.ts'
+
+const USAGE = `Usage: ./examples/fd-factory/server.ts -p PORT [-a ADDR]
+Echoes what it receives on ADDR and PORT, and reports it. Ctrl-C ends it.
+  -p, --port PORT     0 for any that is free
+  -a, --address ADDR  127.0.0.1 unless given`
+
+const { values } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      port: { type: 'string', short: 'p' },
+      address: { type: 'string', short: 'a', default: '127.0.0.1' },
+    },
+  },
+  [0, 0],
+)
+const port = Number(values.port)
+if (!/^\d+$/.test(values.port ?? '') || port > 65535)
+  usageError(USAGE, `Expected -p PORT, got ${values.port}`)
+
+/** Bytes that are kept for the report. All are echoed. */
+const MOST_REPORTED = 1000
+
+// Half-open: a client that has said everything still wants the echo of it.
+const server = createServer({ allowHalfOpen: true }, serve)
+server.on('error', fail)
+server.listen(port, values.address, () => {
+  const address = server.address()
+  if (address === null || typeof address === 'string') return
+  console.log(`Server ready on ${address.address} port ${address.port}`)
+})
+
+const clients = new Set<Socket>()
+// close() waits for the connections, and they for their clients.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => {
+    server.close(() => console.log('Server stopped'))
+    for (const socket of clients) socket.destroy()
+  })
+}
+
+function serve(socket: Socket): void {
+  clients.add(socket)
+  // Undefined once the connection is gone, so asked for now.
+  const { remoteAddress, remotePort, localAddress, localPort } = socket
+  const from = `${remoteAddress} port ${remotePort}`
+  const to = `${localAddress} port ${localPort}`
+
+  let received = Buffer.alloc(0)
+  socket.on('data', (chunk) => {
+    const wanted = chunk.subarray(0, MOST_REPORTED - received.length)
+    received = Buffer.concat([received, wanted])
+  })
+  socket.pipe(socket)
+
+  socket.on('error', ({ message }) => console.log(`${from}: ${message}`))
+  socket.on('close', () => {
+    clients.delete(socket)
+    // In JSON's way of quoting, which leaves no control characters in it.
+    const data = JSON.stringify(received.toString())
+    console.log(`Connection from ${from} to ${to}, received ${data}.`)
+  })
+}

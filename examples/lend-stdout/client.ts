@@ -1,0 +1,95 @@
+#!/usr/bin/env -S node --import tsx
+// The client borrows the server's standard output and copies its own standard
+// input to it: type lines here and they appear there, while the server sleeps.
+//
+// Partner: server.ts, which tells what this is after, or (with --go here) the
+// server of markdingo's go-fdpass-demo. Open unix(7), recvmsg(2), write(2).
+// New here: writing to a received descriptor.
+
+import { closeSync, write } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+
+import {
+  codeOf,
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/cli.ts'
+import { connect } from '../../lib/index.ts'
+
+const USAGE = `Usage: ./examples/lend-stdout/client.ts [OPTIONS] [SOCKET]
+Asks the server on SOCKET for its standard output, and copies standard input
+there. Ends with the input (Ctrl-D) or with Ctrl-C.
+      --go            on /tmp/mysocket, as the Go program does
+  -m, --message TEXT  how to ask ("Send me your Stdout")`
+
+const { values, positionals } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      go: { type: 'boolean' },
+      message: { type: 'string', short: 'm', default: 'Send me your Stdout' },
+    },
+    allowPositionals: true,
+  },
+  [0, 1],
+)
+if (values.message === '') usageError(USAGE, 'Expected TEXT, got an empty one')
+const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
+const path = positionals[0] ?? usual
+
+const conn = await connect(path).catch((error) => fail(explain(error)))
+
+// Whoever listens there gets to read what is typed here: it had better be us.
+const { uid } = conn.peerCredentials()
+if (uid !== process.getuid?.() && uid !== 0)
+  fail(`Expected a server of this user's, got one of uid ${uid}`)
+
+await conn.sendmsg(values.message).catch(fail)
+
+// For us fd 1 of the server is fd 20 or so: the number is ours, given by our
+// kernel as the lowest that was free, the terminal behind it is theirs.
+const answer = await conn.recvFds({ maxFds: 1 }).catch(fail)
+if (answer === null) fail('Expected a descriptor, got hung up on')
+const [fd] = answer.fds
+if (fd === undefined)
+  fail(`Expected a descriptor, got ${JSON.stringify(`${answer.data}`)} alone`)
+
+// Nothing more goes over this socket: what follows goes past it.
+conn.close()
+console.log(`Sending my Stdin to Server's Stdout as fd ${fd}`)
+try {
+  for await (const chunk of process.stdin) await writeAll(fd, chunk)
+} catch (error) {
+  fail(error)
+}
+closeSync(fd)
+
+// Calls write(2) and nothing else. A net.Socket on the descriptor would do for
+// a pipe, but make it non-blocking for the server as well: that flag belongs to
+// the open file description, and not every program can live with it.
+async function writeAll(fd: number, bytes: Buffer): Promise<void> {
+  let rest = bytes
+  while (rest.length > 0) {
+    try {
+      const { bytesWritten } = await promisify(write)(fd, rest)
+      rest = rest.subarray(bytesWritten)
+    } catch (error) {
+      // The server may have made it non-blocking, as Node does, and then full
+      // is an error. Simplification: only poll(2) knows when to try again.
+      if (codeOf(error) !== 'EAGAIN') throw error
+      await sleep(10)
+    }
+  }
+}
+
+function explain(error: unknown): string {
+  const code = codeOf(error)
+  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
+  return `No server on ${path}: start ./examples/lend-stdout/server.ts first`
+}

@@ -1,0 +1,83 @@
+#!/usr/bin/env -S node --import tsx
+// The server lends its standard output to whoever asks: a client that sends
+// "Send me your Stdout" gets it, and what it writes then appears here, although
+// no line of this file prints it.
+//
+// Partner: client.ts, or the client of markdingo's go-fdpass-demo (with --go
+// here). Open unix(7), sendmsg(2) with it.
+// After: that program, as it was written.
+// New here: the server gives and the client gets. A socket has no direction.
+
+import {
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/cli.ts'
+import { listen, type UnixConn } from '../../lib/index.ts'
+
+const USAGE = `Usage: ./examples/lend-stdout/server.ts [OPTIONS] [SOCKET]
+Sends its standard output to everyone who asks on SOCKET. Ctrl-C ends it.
+      --go            on /tmp/mysocket, as the Go program does
+  -m, --message TEXT  what to send beside it ("Here is my stdout")`
+
+const { values, positionals } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      go: { type: 'boolean' },
+      message: { type: 'string', short: 'm', default: 'Here is my stdout' },
+    },
+    allowPositionals: true,
+  },
+  [0, 1],
+)
+if (values.message === '') usageError(USAGE, 'Expected TEXT, got an empty one')
+const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
+const path = positionals[0] ?? usual
+
+const listener = await listen(path).catch(fail)
+console.log(`Server ready on ${path}, pid ${process.pid}`)
+
+// Closing the listener ends the loop below and removes the socket file.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.once(signal, () => listener.close())
+}
+
+const clients = new Set<UnixConn>()
+let count = 0
+for await (const conn of listener) {
+  count++
+  clients.add(conn)
+  // Not awaited: nobody has to wait for a client that is slow or silent.
+  void serve(conn, `client ${count}`)
+}
+
+for (const conn of clients) conn.close()
+console.log('Server stopped')
+
+async function serve(conn: UnixConn, client: string): Promise<void> {
+  try {
+    const { pid } = conn.peerCredentials()
+    console.log(`New Client: ${client}, pid ${pid}`)
+
+    // Any words will do, as in the Go program: to ask is to send something.
+    const request = await conn.recvmsg({ maxBytes: 1024, maxFds: 0 })
+    if (request === null) return console.log(`${client}: left without a word`)
+    // Quoted, less the quotes: control characters could play tricks here.
+    const text = JSON.stringify(`${request.data}`).slice(1, -1)
+    console.log(`Client Request: ${text}`)
+
+    // Lent for good: nothing can take it back, so that the client can write
+    // here for as long as it likes, even after this program has ended.
+    await conn.sendFds(values.message, [1])
+  } catch (error) {
+    console.log(`${client}: ${messageOf(error)}`)
+  } finally {
+    conn.close()
+    clients.delete(conn)
+  }
+}

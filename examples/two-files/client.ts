@@ -1,0 +1,73 @@
+#!/usr/bin/env -S node --import tsx
+// The client opens files and passes all of them to the server in one message.
+// The server prints them without opening anything: it may well be a program
+// that has no right to. Either all can be opened, or nothing is sent.
+//
+// Partner: server.ts, which tells what this is after, or a C program that
+// receives two descriptors beside 256 bytes. Open unix(7), cmsg(3), open(2).
+// New here: several descriptors in one message.
+
+import { openSync } from 'node:fs'
+
+import {
+  codeOf,
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+} from '../../lib/cli.ts'
+import { connect, describeFd } from '../../lib/index.ts'
+
+const USAGE = `Usage: ./examples/two-files/client.ts [OPTIONS] FILE...
+Opens each FILE and passes all of them to the server, which prints them.
+  -s, --socket SOCKET  where the server waits`
+
+/** SCM_MAX_FD: what Linux carries in one message. */
+const MOST_FILES = 253
+
+/** Bytes for the descriptors to ride on. One would do; the text has these. */
+const FILLER = Buffer.alloc(256)
+
+const { values, positionals: files } = commandLine(
+  USAGE,
+  {
+    options: { ...help, socket: { type: 'string', short: 's' } },
+    allowPositionals: true,
+  },
+  [1, MOST_FILES],
+)
+const path = values.socket ?? defaultSocketPath('fdpass-files')
+
+const fds = files.map((file) => open(file))
+
+const conn = await connect(path).catch((error) => fail(explain(error)))
+
+// Whoever listens there gets to read the files: it had better be us.
+const { uid } = conn.peerCredentials()
+if (uid !== process.getuid?.() && uid !== 0)
+  fail(`Expected a server of this user's, got one of uid ${uid}`)
+
+// Our copies close as this process ends, which is now: the message holds the
+// open file descriptions until the server takes them.
+await conn.sendFds(FILLER, fds).catch(fail)
+conn.close()
+
+function open(file: string): number {
+  try {
+    const fd = openSync(file, 'r')
+    // open(2) takes a directory, read(2) does not.
+    if (describeFd(fd).kind === 'directory')
+      throw new Error(`Expected a file to read, got a directory: ${file}`)
+    console.log(`Opened fd ${fd} in parent`)
+    return fd
+  } catch (error) {
+    return fail(error)
+  }
+}
+
+function explain(error: unknown): string {
+  const code = codeOf(error)
+  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
+  return `No server on ${path}: start ./examples/two-files/server.ts first`
+}

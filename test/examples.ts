@@ -1,0 +1,199 @@
+#!/usr/bin/env -S node --import tsx
+// Runs every example once, as a user would in two terminals, and labels each
+// line with the script that printed it. Exit code 0 if all of them did what
+// they should. To add an example is to add its steps to the table.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { EventEmitter, once } from 'node:events'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { fileURLToPath } from 'node:url'
+
+import { messageOf } from '../lib/cli.ts'
+import { linesOf } from '../lib/lines.ts'
+
+type Step = {
+  /** A script in examples/, or any other program, and its arguments. */
+  readonly run: readonly [program: string, ...args: string[]]
+  /** What a line of its output looks like: waited for before the next step. */
+  readonly prints: RegExp
+  /** A server, stopped with SIGTERM at the end. Others have to end, exit 0. */
+  readonly stays?: true
+  /** What it has to have printed as well when the example is over. */
+  readonly later?: RegExp
+  readonly input?: string
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
+process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+
+const socket = join(folder, 'socket')
+const files = ['one', 'two'].map((name) => {
+  const file = join(folder, name)
+  writeFileSync(file, `This is file ${name}\n`)
+  return file
+})
+
+const isRoot = process.getuid?.() === 0
+const echoPort = await freePort()
+// Ports below 1024 are what the factory is for, and only root has them to give.
+const factory = isRoot ? ['-p', '8', '-u', '65534'] : ['-p', await freePort()]
+
+const examples: Readonly<Record<string, readonly Step[]>> = {
+  stdout: [
+    { run: ['stdout/server.ts', socket], prints: /ready/, stays: true },
+    { run: ['stdout/client.ts', socket], prints: /displayed on client stdout/ },
+  ],
+  'lend-stdout': [
+    {
+      run: ['lend-stdout/server.ts', socket],
+      prints: /ready/,
+      stays: true,
+      later: /^Typed at the client$/,
+    },
+    {
+      run: ['lend-stdout/client.ts', socket],
+      prints: /Sending my Stdin/,
+      input: 'Typed at the client\n',
+    },
+  ],
+  'two-files': [
+    {
+      run: ['two-files/server.ts', socket],
+      prints: /ready/,
+      stays: true,
+      later: /^This is file two$/,
+    },
+    {
+      run: ['two-files/client.ts', '-s', socket, ...files],
+      prints: /Opened fd/,
+    },
+  ],
+  'fd-factory': [
+    {
+      run: ['fd-factory/server.ts', '-p', echoPort],
+      prints: /ready/,
+      stays: true,
+      later: /^Connection from .*, received "fdehwudfhweqio"\.$/,
+    },
+    {
+      run: [
+        'fd-factory/client.ts',
+        ...[...factory, '-A', '127.0.0.1', '-P', echoPort],
+        ...['-d', 'fdehwudfhweqio'],
+      ],
+      prints: /^Received "fdehwudfhweqio"\.$/,
+    },
+  ],
+  socketpair: [
+    { run: ['socketpair/parent.ts'], prints: /the child's other offset/ },
+  ],
+}
+
+type Running = {
+  readonly step: Step
+  readonly child: ChildProcess
+  readonly lines: string[]
+  readonly news: EventEmitter
+  readonly exit: Promise<number | null>
+}
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+
+const all = Object.values(examples).flat()
+const width = Math.max(...all.map(({ run: [program] }) => program.length))
+
+/** How long a program may run, by far. */
+const PATIENCE = 20_000 // ms
+
+const failed: string[] = []
+for (const [name, steps] of Object.entries(examples)) {
+  console.log(`\n${name}`)
+  const running: Running[] = []
+  try {
+    for (const step of steps) {
+      const one = start(step)
+      running.push(one)
+      await printed(one, step.prints)
+      if (!step.stays) await ended(one)
+    }
+    for (const one of running) {
+      if (one.step.later) await printed(one, one.step.later)
+      if (one.step.stays) one.child.kill('SIGTERM')
+      await ended(one)
+    }
+  } catch (error) {
+    console.log(`  FAILED: ${messageOf(error)}`)
+    failed.push(name)
+    for (const { child } of running) child.kill('SIGKILL')
+  }
+}
+const count = Object.keys(examples).length
+console.log(
+  `\n${count - failed.length} of ${count} examples did as they should`,
+)
+process.exitCode = failed.length === 0 ? 0 : 1
+
+function start(step: Step): Running {
+  const [program, ...args] = step.run
+  const command = program.endsWith('.ts')
+    ? [process.execPath, ...process.execArgv, `examples/${program}`]
+    : [program]
+  const [file = '', ...first] = command
+  const child = spawn(file, [...first, ...args], {
+    cwd: root,
+    timeout: PATIENCE,
+    killSignal: 'SIGKILL',
+  })
+  const lines: string[] = []
+  const news = new EventEmitter()
+  const exit = once(child, 'close').then(([code]) => code as number | null)
+  const one = { step, child, lines, news, exit }
+  for (const stream of [child.stdout, child.stderr]) void show(stream, one)
+  child.stdin.end(step.input)
+  return one
+}
+
+async function show(
+  stream: Readable,
+  { step, lines, news }: Running,
+): Promise<void> {
+  const label = step.run[0].padEnd(width)
+  for await (const line of linesOf(stream)) {
+    console.log(`  ${label} | ${line.replaceAll(folder, '…')}`)
+    lines.push(line)
+    news.emit('line')
+  }
+}
+
+async function printed(
+  { step, lines, news, exit }: Running,
+  pattern: RegExp,
+): Promise<void> {
+  let running = true
+  while (!lines.some((line) => pattern.test(line))) {
+    if (!running)
+      throw new Error(`Expected ${pattern} from ${step.run[0]}, got its end`)
+    const end = exit.then(() => {
+      running = false
+    })
+    await Promise.race([once(news, 'line'), end])
+  }
+}
+
+async function ended({ step, exit }: Running): Promise<void> {
+  const code = await exit
+  if (code !== 0)
+    throw new Error(`Expected exit code 0 from ${step.run[0]}, got ${code}`)
+}
+
+async function freePort(): Promise<string> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  return `${port}`
+}
