@@ -25,12 +25,6 @@ export type ControlMessage = {
   readonly data: Buffer
 }
 
-/** As it stands in the buffer, where cmsg_len may claim anything. */
-type Found = ControlMessage & {
-  readonly claimed: number
-  readonly available: number
-}
-
 /** sizeof(int): a descriptor travels as a signed 32-bit number. */
 const FD_SIZE = 4
 
@@ -66,7 +60,8 @@ export function unixRights(...fds: number[]): Buffer {
 
 /** `unixRights`, for any layout. */
 export function buildRights(fds: readonly number[], abi: Abi = host): Buffer {
-  const message = Buffer.alloc(cmsgSpace(fds.length * FD_SIZE, abi))
+  const size = cmsgSpace(fds.length * FD_SIZE, abi)
+  const message = Buffer.allocUnsafe(size).fill(0)
   const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
   message.writeUInt32LE(cmsgLen(fds.length * FD_SIZE, abi), cmsg_len)
   message.writeInt32LE(abi.constants.SOL_SOCKET, cmsg_level)
@@ -91,15 +86,7 @@ export function parseControlMessages(
   control: Uint8Array,
   abi: Abi = host,
 ): ControlMessage[] {
-  return walk(control, abi).map(({ claimed, available, level, type, data }) => {
-    if (claimed < cmsgLen(0, abi) || claimed > available) {
-      throw new Error(
-        `Expected a cmsg_len of ${cmsgLen(0, abi)} to ${available} bytes, ` +
-          `got ${claimed}`,
-      )
-    }
-    return { level, type, data }
-  })
+  return walk(control, abi, refuse)
 }
 
 /**
@@ -135,7 +122,7 @@ export function parseUnixRights(
  */
 export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
   // A security module may refuse single descriptors and leave -1 in the slot.
-  return walk(control, abi)
+  return walk(control, abi, tolerate)
     .filter((message) => isRights(message, abi) || isPidfd(message, abi))
     .flatMap((message) => readInts(message.data))
     .filter((fd) => fd >= 0)
@@ -160,26 +147,44 @@ function isPidfd(message: ControlMessage, abi: Abi): boolean {
 // cmsg_len of 0 sends the C macro of the BSDs round for ever. So a payload ends
 // where the buffer ends, and a header that claims less than itself ends the
 // walk. The padding of the last message may be missing.
-function walk(control: Uint8Array, abi: Abi): Found[] {
+function walk(
+  control: Uint8Array,
+  abi: Abi,
+  onLie: (claimed: number, least: number, most: number) => void,
+): ControlMessage[] {
   const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
-  const { buffer, byteOffset, byteLength } = control
-  const bytes = Buffer.from(buffer, byteOffset, byteLength)
-  const found: Found[] = []
+  const bytes = asBuffer(control)
+  const messages: ControlMessage[] = []
   let start = 0
   while (bytes.length - start >= cmsg_data) {
     const claimed = bytes.readUInt32LE(start + cmsg_len)
-    const end = Math.min(start + claimed, bytes.length)
-    found.push({
+    const available = bytes.length - start
+    if (claimed < cmsg_data || claimed > available) {
+      onLie(claimed, cmsg_data, available)
+    }
+    const end = start + Math.min(claimed, available)
+    messages.push({
       level: bytes.readInt32LE(start + cmsg_level),
       type: bytes.readInt32LE(start + cmsg_type),
       data: bytes.subarray(start + cmsg_data, end),
-      claimed,
-      available: bytes.length - start,
     })
-    if (claimed < cmsg_data || end === bytes.length) break
+    if (claimed < cmsg_data || claimed >= available) break
     start += cmsgAlign(claimed, abi)
   }
-  return found
+  return messages
+}
+
+function refuse(claimed: number, least: number, most: number): never {
+  throw new Error(
+    `Expected a cmsg_len of ${least} to ${most} bytes, got ${claimed}`,
+  )
+}
+
+function tolerate(): void {}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  if (Buffer.isBuffer(bytes)) return bytes
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 function readInts(data: Buffer): number[] {

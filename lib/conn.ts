@@ -9,11 +9,10 @@ import {
   isRights,
   parseControlMessages,
   parseUnixRights,
-  unixRights,
 } from './cmsg.ts'
-import type { Received } from './message.ts'
+import type { Outgoing, Received } from './message.ts'
 import { Receiver } from './receiver.ts'
-import { prepare, Sender } from './sender.ts'
+import { prepare, prepareRights, Sender } from './sender.ts'
 import {
   type Credentials,
   checkUnixStream,
@@ -81,9 +80,7 @@ export class UnixConn {
    * peer is gone
    */
   sendmsg(data: string | Uint8Array, control?: Uint8Array): Promise<void> {
-    const message = prepare(data, control)
-    if (this.#fd < 0) return Promise.reject(closedError())
-    return this.#sender.send(message)
+    return this.#send(prepare(data, control))
   }
 
   /**
@@ -114,7 +111,8 @@ export class UnixConn {
    * remain the caller's, as above.
    */
   sendFds(data: string | Uint8Array, fds: readonly number[]): Promise<void> {
-    return this.sendmsg(data, fds.length > 0 ? unixRights(...fds) : undefined)
+    if (fds.length === 0) return this.sendmsg(data)
+    return this.#send(prepareRights(data, fds))
   }
 
   /**
@@ -127,16 +125,7 @@ export class UnixConn {
     if (message === null) return null
     const { data, control } = message
     if (control.length === 0) return { data, fds: [] }
-    const unclaimed = new Set(descriptorsIn(control))
-    try {
-      const fds = parseControlMessages(control)
-        .filter((item) => isRights(item))
-        .flatMap((item) => parseUnixRights(item))
-      for (const fd of fds) unclaimed.delete(fd)
-      return { data, fds }
-    } finally {
-      for (const fd of unclaimed) closeSync(fd)
-    }
+    return { data, fds: takeRights(control) }
   }
 
   /** Who is at the other end: see `peerCredentials` in socket.ts. */
@@ -152,9 +141,9 @@ export class UnixConn {
   close(): void {
     if (this.#fd < 0) return
     this.#fd = -1
+    this.#sender.close(closedError())
     this.#watcher.close()
     this.#receiver.close()
-    this.#sender.close(closedError())
   }
 
   /** A waiting receiver keeps the process alive. It does so unless unref'd. */
@@ -167,12 +156,39 @@ export class UnixConn {
     this.#watcher.keepAlive(false)
     return this
   }
+
+  #send(message: Outgoing): Promise<void> {
+    if (this.#fd < 0) return Promise.reject(closedError())
+    return this.#sender.send(message)
+  }
 }
 
 /** socketpair(2): two connections, each the other's peer. */
 export function socketpair(): [UnixConn, UnixConn] {
   const [one, other] = newSocketpair()
   return [UnixConn.fromFd(one), UnixConn.fromFd(other)]
+}
+
+// The descriptors of all rights; any other descriptor is closed. Where a part
+// makes no sense, nothing is kept of the whole.
+function takeRights(control: Buffer): number[] {
+  try {
+    const fds: number[] = []
+    let others = false
+    for (const item of parseControlMessages(control)) {
+      if (isRights(item)) fds.push(...parseUnixRights(item))
+      else others = true
+    }
+    if (others) closeAllBut(fds, descriptorsIn(control))
+    return fds
+  } catch (error) {
+    closeAllBut([], descriptorsIn(control))
+    throw error
+  }
+}
+
+function closeAllBut(kept: readonly number[], fds: readonly number[]): void {
+  for (const fd of fds) if (!kept.includes(fd)) closeSync(fd)
 }
 
 function closedError(): Error {

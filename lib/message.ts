@@ -14,7 +14,7 @@ import { constants } from 'node:os'
 import { type Abi, host } from './abi.ts'
 import { cmsgLen, cmsgSpace, descriptorsIn } from './cmsg.ts'
 import { allocate, check, libc } from './libc.ts'
-import { readMsghdr, readMsgLen, writeMsghdr } from './msghdr.ts'
+import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
 
 export type Received = {
   readonly data: Buffer
@@ -50,6 +50,11 @@ const ENOMEM = -constants.errno.ENOMEM
 
 const memory = allocate(DATA + MAX_BYTES)
 
+for (let slot = 0; slot < MAX_BATCH; slot++) {
+  const iov = memory.address + IOVECS + slot * host.iovec.size
+  initMsghdr(memory.bytes, slot * HEADER_SIZE, iov, host)
+}
+
 /**
  * Sends `messages`, in order, as far as the kernel takes them at once.
  *
@@ -68,7 +73,7 @@ export function sendNow(
   for (const { data, control } of messages) {
     const room = MAX_BYTES - used
     if (count === batchLimit(abi) || room === 0) break
-    const taken = data.subarray(0, room)
+    const taken = data.length > room ? data.subarray(0, room) : data
     place(count, DATA + used, taken.length, control.length)
     memory.bytes.set(taken, DATA + used)
     memory.bytes.set(control, CONTROLS + count * CONTROL_ROOM)
@@ -144,9 +149,7 @@ function take(slot: number, data: number, length: number, abi: Abi): Received {
   const { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC, FIOCLEX } = abi.constants
   const header = readMsghdr(memory.bytes, slot * HEADER_SIZE, host)
   const controlAt = CONTROLS + slot * CONTROL_ROOM
-  const control = Buffer.from(
-    memory.bytes.subarray(controlAt, controlAt + header.controlLength),
-  )
+  const control = copyOut(controlAt, header.controlLength)
   // Without MSG_CMSG_CLOEXEC (darwin) a child that another thread starts
   // between these two calls inherits the descriptors: no call does both.
   if (MSG_CMSG_CLOEXEC === 0) {
@@ -155,11 +158,17 @@ function take(slot: number, data: number, length: number, abi: Abi): Received {
     }
   }
   return {
-    data: Buffer.from(memory.bytes.subarray(data, data + length)),
+    data: copyOut(data, length),
     control,
     // The BSDs echo the flags of the call, Linux MSG_CMSG_CLOEXEC.
     flags: header.flags & (MSG_TRUNC | MSG_CTRUNC),
   }
+}
+
+function copyOut(at: number, length: number): Buffer {
+  const copy = Buffer.allocUnsafe(length)
+  memory.bytes.copy(copy, 0, at, at + length)
+  return copy
 }
 
 // sendmmsg, recvmmsg: darwin has neither.
@@ -173,19 +182,12 @@ function place(
   dataLength: number,
   controlLength: number,
 ): void {
+  const parts = {
+    data: memory.address + data,
+    dataLength,
+    control: memory.address + CONTROLS + slot * CONTROL_ROOM,
+    controlLength,
+  }
   const iov = IOVECS + slot * host.iovec.size
-  const control = CONTROLS + slot * CONTROL_ROOM
-  writeMsghdr(
-    memory.bytes,
-    slot * HEADER_SIZE,
-    iov,
-    {
-      iov: memory.address + iov,
-      data: memory.address + data,
-      dataLength,
-      control: memory.address + control,
-      controlLength,
-    },
-    host,
-  )
+  setParts(memory.bytes, slot * HEADER_SIZE, iov, parts, host)
 }

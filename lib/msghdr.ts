@@ -16,8 +16,6 @@ import type { Abi } from './abi.ts'
 
 /** Where in memory the parts of one message lie. Addresses and bytes. */
 export type Parts = {
-  /** Of the struct iovec. */
-  readonly iov: number
   /** Of the data, and how much of it there is. */
   readonly data: number
   readonly dataLength: number
@@ -26,11 +24,25 @@ export type Parts = {
 }
 
 /**
- * Writes the msghdr at `at` and its one iovec at `iovAt`, both offsets into
- * `memory`. To be done before every call: recvmsg overwrites msg_controllen
- * and msg_flags, and a header used again offers no room for descriptors.
+ * Makes zeroed memory at `at` a msghdr with one iovec, which is at the address
+ * `iov`. To be done once: no call changes this part.
  */
-export function writeMsghdr(
+export function initMsghdr(
+  memory: Buffer,
+  at: number,
+  iov: number,
+  abi: Abi,
+): void {
+  writePointer(memory, at + abi.msghdr.msg_iov, iov, abi)
+  memory.writeUInt32LE(1, at + abi.msghdr.msg_iovlen)
+}
+
+/**
+ * Points the msghdr at `at`, whose iovec is at `iovAt`, to the parts of a
+ * message. To be done before every call: recvmsg writes over msg_controllen,
+ * and a header used again would offer no room for descriptors.
+ */
+export function setParts(
   memory: Buffer,
   at: number,
   iovAt: number,
@@ -38,17 +50,12 @@ export function writeMsghdr(
   abi: Abi,
 ): void {
   const { msghdr, iovec } = abi
-  memory.fill(0, at, at + Math.max(abi.mmsghdr.size, msghdr.size))
-  writePointer(memory, at + msghdr.msg_iov, parts.iov, abi)
-  memory.writeUInt32LE(1, at + msghdr.msg_iovlen)
-  // darwin refuses a control pointer that has no control behind it.
-  if (parts.controlLength > 0) {
-    writePointer(memory, at + msghdr.msg_control, parts.control, abi)
-    memory.writeUInt32LE(parts.controlLength, at + msghdr.msg_controllen)
-  }
-  memory.fill(0, iovAt, iovAt + iovec.size)
   writePointer(memory, iovAt + iovec.iov_base, parts.data, abi)
   memory.writeUInt32LE(parts.dataLength, iovAt + iovec.iov_len)
+  // darwin refuses a control pointer that has no control behind it.
+  const control = parts.controlLength > 0 ? parts.control : 0
+  writePointer(memory, at + msghdr.msg_control, control, abi)
+  memory.writeUInt32LE(parts.controlLength, at + msghdr.msg_controllen)
 }
 
 /** What recvmsg wrote back: the control bytes that it used, and its flags. */
@@ -74,7 +81,7 @@ function writePointer(
   address: number,
   abi: Abi,
 ): void {
-  // 48 bits are a whole user-space address; the upper 16 are zero.
-  if (abi.pointerSize === 4) memory.writeUInt32LE(address, at)
-  else memory.writeUIntLE(address, at, 6)
+  memory.writeUInt32LE(address >>> 0, at)
+  if (abi.pointerSize === 4) return
+  memory.writeUInt32LE(Math.floor(address / 2 ** 32), at + 4)
 }

@@ -21,6 +21,13 @@ type Waiting = {
 /** Calls in one turn of the event loop: a flood must not hold up the others. */
 const CALLS_PER_TURN = 64
 
+/**
+ * Whether the next message is there already when it is asked for depends on the
+ * peer: a call in vain costs half a wake-up, a wake-up in vain costs all of it.
+ * So what was right last time is done again this many times.
+ */
+const TRUST = 16
+
 const EAGAIN = -constants.errno.EAGAIN
 
 // Descriptors that all connections together have received ahead. Were there no
@@ -33,8 +40,10 @@ export class Receiver {
   readonly #waiting: Waiting[] = []
   readonly #ahead: Received[] = []
   #ended = false
-  /** Nothing is left in the socket: wait for the watcher before trying. */
+  /** The socket was found empty, and the watcher has not said otherwise. */
   #drained = false
+  /** How often to trust that, before trying all the same. */
+  #patience = 0
   #calls = 0
   /**
    * How many messages to ask for. The first is taken alone, so that a caller
@@ -86,12 +95,14 @@ export class Receiver {
 
   // One system call. False if the watcher has to be waited for.
   #fetch(caller: Waiting): boolean {
-    if (this.#drained || this.#calls === CALLS_PER_TURN) return false
+    if (this.#calls === CALLS_PER_TURN) return false
+    if (this.#drained && this.#patience-- > 0) return false
     this.#calls++
     const count = Math.min(this.#appetite, allowance())
     const result = receiveNow(this.#fd, caller.maxBytes, count)
     if (result === EAGAIN) {
       this.#drained = true
+      this.#patience = TRUST
       return false
     }
     if (typeof result === 'number') {
@@ -122,13 +133,12 @@ export class Receiver {
       closeAll(message)
       return reject(problem)
     }
+    if (message.data.length <= maxBytes) return resolve(message)
     // Received for a call that asked for more: the rest stays for the next.
-    const { data, flags } = message
-    if (data.length > maxBytes) {
-      const rest = data.subarray(maxBytes)
-      this.#ahead.unshift({ data: rest, control: Buffer.alloc(0), flags })
-    }
-    resolve({ ...message, data: data.subarray(0, maxBytes) })
+    const { data, control, flags } = message
+    const rest = data.subarray(maxBytes)
+    this.#ahead.unshift({ data: rest, control: Buffer.alloc(0), flags })
+    resolve({ data: data.subarray(0, maxBytes), control, flags })
   }
 }
 

@@ -4,7 +4,12 @@
 import { constants } from 'node:os'
 
 import { type Abi, host } from './abi.ts'
-import { isRights, parseControlMessages, parseUnixRights } from './cmsg.ts'
+import {
+  buildRights,
+  isRights,
+  parseControlMessages,
+  parseUnixRights,
+} from './cmsg.ts'
 import { systemError } from './libc.ts'
 import {
   CONTROL_ROOM,
@@ -12,6 +17,7 @@ import {
   type Outgoing,
   sendNow,
 } from './message.ts'
+import { whenRoom } from './room.ts'
 import type { Watcher } from './watcher.ts'
 
 type Waiting = Outgoing & {
@@ -21,31 +27,33 @@ type Waiting = Outgoing & {
 
 const { EAGAIN, ENOBUFS, EMSGSIZE } = constants.errno
 
+const NOTHING = Buffer.alloc(0)
+
+/** As many descriptors as a message can carry on every platform. */
+const SURE_TO_FIT = 252
+
 /** Calls in one turn of the event loop: a flood must not hold up the others. */
 const CALLS_PER_TURN = 64
-
-/** The first and the longest wait for room for descriptors, in ms. */
-const FIRST_DELAY = 1
-const LAST_DELAY = 32
 
 export class Sender {
   readonly #fd: number
   readonly #watcher: Watcher
   readonly #queue: Waiting[] = []
-  /** Somebody will call #flush: a microtask, a timer or the watcher. */
+  /** Somebody will call #flush: a microtask, or who waits for room. */
   #busy = false
   #calls = 0
-  #delay = FIRST_DELAY
-  #timer: NodeJS.Timeout | undefined
+  /** How often in a row there was no room. */
+  #tries = 0
+  #stopWaiting: () => void = () => {}
 
   constructor(fd: number, watcher: Watcher) {
     this.#fd = fd
     this.#watcher = watcher
   }
 
-  send(message: Outgoing): Promise<void> {
+  send({ data, control }: Outgoing): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#queue.push({ ...message, resolve, reject })
+      this.#queue.push({ data, control, resolve, reject })
       // All that is sent within one turn goes out together.
       if (!this.#busy) queueMicrotask(() => this.#flush())
       this.#busy = true
@@ -53,7 +61,7 @@ export class Sender {
   }
 
   close(reason: Error): void {
-    clearTimeout(this.#timer)
+    this.#stopWaiting()
     for (const { reject } of this.#queue.splice(0)) reject(reason)
   }
 
@@ -65,7 +73,7 @@ export class Sender {
       if (typeof sent === 'number') {
         if (!this.#fail(-sent)) return
       } else {
-        this.#delay = FIRST_DELAY
+        this.#tries = 0
         for (const length of sent) if (!this.#advance(length)) return
       }
     }
@@ -75,8 +83,9 @@ export class Sender {
   // `length` bytes of the first message are gone, and with the first of them
   // the descriptors: what is left is bytes alone, for the watcher to write.
   #advance(length: number): boolean {
-    const rest = this.#queue[0]?.data.subarray(length)
-    if (rest?.length) {
+    const first = this.#queue[0]
+    if (first && length < first.data.length) {
+      const rest = first.data.subarray(length)
       this.#watcher.write(rest, (error) => this.#settle(error))
       return false
     }
@@ -99,10 +108,8 @@ export class Sender {
       return true
     }
     if (!hasControl) return this.#advance(0)
-    // libuv waits for room only for what it writes itself, so the retry has
-    // to be timed. The message goes again as it is, descriptors included.
-    this.#timer = setTimeout(() => this.#flush(), this.#delay)
-    this.#delay = Math.min(this.#delay * 2, LAST_DELAY)
+    // The message goes again as it is, descriptors included.
+    this.#stopWaiting = whenRoom(this.#fd, this.#tries++, () => this.#flush())
     return false
   }
 
@@ -137,16 +144,13 @@ export function mustWait(
  */
 export function prepare(
   data: string | Uint8Array,
-  control: Uint8Array = Buffer.alloc(0),
+  control: Uint8Array = NOTHING,
 ): Outgoing {
-  if (typeof data !== 'string' && !(data instanceof Uint8Array)) {
-    throw new TypeError(`Expected data as string or Uint8Array, got ${data}`)
-  }
+  const bytes = bytesOf(data)
   if (!(control instanceof Uint8Array)) {
     throw new TypeError(`Expected control as Uint8Array, got ${control}`)
   }
-  const bytes = typeof data === 'string' ? Buffer.from(data) : data
-  if (control.length === 0) return { data: bytes, control }
+  if (control.length === 0) return { data: bytes, control: NOTHING }
 
   const messages = parseControlMessages(control)
   if (messages.length === 0 || control.length > CONTROL_ROOM) {
@@ -157,19 +161,39 @@ export function prepare(
   }
   const rights = messages.filter((message) => isRights(message))
   const fds = rights.flatMap((message) => parseUnixRights(message))
-  if (fds.length > 252 && fds.length > maxFdsPerMessage()) {
+  checkRights(bytes, fds.length)
+  // Rights to nothing are no control message: darwin's sendmsg wants none.
+  const isEmpty = fds.length === 0 && rights.length === messages.length
+  return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
+}
+
+/** The same for descriptors alone, of which there is at least one. */
+export function prepareRights(
+  data: string | Uint8Array,
+  fds: readonly number[],
+): Outgoing {
+  const bytes = bytesOf(data)
+  checkRights(bytes, fds.length)
+  return { data: bytes, control: buildRights(fds) }
+}
+
+function bytesOf(data: string | Uint8Array): Uint8Array {
+  if (typeof data === 'string') return Buffer.from(data)
+  if (data instanceof Uint8Array) return data
+  throw new TypeError(`Expected data as string or Uint8Array, got ${data}`)
+}
+
+function checkRights(data: Uint8Array, count: number): void {
+  if (count > SURE_TO_FIT && count > maxFdsPerMessage()) {
     throw new RangeError(
       `Expected at most ${maxFdsPerMessage()} descriptors in a message, ` +
-        `got ${fds.length}`,
+        `got ${count}`,
     )
   }
-  if (fds.length > 0 && bytes.length === 0) {
+  if (count > 0 && data.length === 0) {
     throw new RangeError(
       'Expected at least one byte of data beside the descriptors, got none: ' +
         'a stream carries descriptors with a byte, and drops them without one',
     )
   }
-  // Rights to nothing are no control message: darwin's sendmsg wants none.
-  const isEmpty = fds.length === 0 && rights.length === messages.length
-  return { data: bytes, control: Buffer.from(isEmpty ? [] : control) }
 }

@@ -8,7 +8,7 @@ import { abis, host, selectAbi } from '../lib/abi.ts'
 
 import { buildRights, cmsgAlign, cmsgLen, cmsgSpace } from '../lib/cmsg.ts'
 import { addressType } from '../lib/libc.ts'
-import { writeMsghdr } from '../lib/msghdr.ts'
+import { initMsghdr, setParts } from '../lib/msghdr.ts'
 import { compileC, missing, temporaryFolder } from './support.ts'
 
 t.test('selectAbi() gives each known platform its layout', async (t) => {
@@ -79,20 +79,15 @@ t.test(
     }
 
     same('rights', buildRights([5, 6, 7]).toString('hex'))
-    const memory = Buffer.alloc(host.mmsghdr.size + host.iovec.size, 0xff)
-    writeMsghdr(
-      memory,
-      0,
-      host.mmsghdr.size,
-      {
-        iov: 0x12345678,
-        data: 0x11223344,
-        dataLength: 100,
-        control: 0x55667788,
-        controlLength: 24,
-      },
-      host,
-    )
+    const memory = Buffer.alloc(host.mmsghdr.size + host.iovec.size)
+    const parts = {
+      data: 0x11223344,
+      dataLength: 100,
+      control: 0x55667788,
+      controlLength: 24,
+    }
+    initMsghdr(memory, 0, 0x12345678, host)
+    setParts(memory, 0, host.mmsghdr.size, parts, host)
     same('msghdr', memory.toString('hex', 0, host.msghdr.size))
     same('iovec', memory.toString('hex', host.mmsghdr.size))
     t.strictSame([...c.keys()], [], 'every value of the C program was compared')

@@ -574,3 +574,20 @@ leakFree('recvFds() closes all if it cannot make sense of some', async (t) => {
   await t.rejects(b.recvFds(), { message: /got -1 in slot 1/ })
   for (const conn of [a, b]) conn.close()
 })
+
+leakFree(
+  'a receiver with plenty to receive lets others in between',
+  async (t) => {
+    const [a, b] = socketpair()
+    const size = 5000
+    await a.sendmsg(Buffer.alloc(size))
+    let turned = -1
+    let received = 0
+    setImmediate(() => {
+      turned = received
+    })
+    for (; received < size; received++) await b.recvmsg({ maxBytes: 1 })
+    t.ok(turned > 0 && turned < size, `after ${turned} of ${size}`)
+    for (const conn of [a, b]) conn.close()
+  },
+)
