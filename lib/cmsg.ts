@@ -128,6 +128,16 @@ export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
     .filter((fd) => fd >= 0)
 }
 
+/** How many descriptors came with a control buffer, without a list of them. */
+export function countDescriptors(control: Uint8Array, abi: Abi = host): number {
+  let bytes = 0
+  for (const message of walk(control, abi, tolerate)) {
+    const carries = isRights(message, abi) || isPidfd(message, abi)
+    if (carries) bytes += message.data.length
+  }
+  return Math.floor(bytes / FD_SIZE)
+}
+
 export function isRights(message: ControlMessage, abi: Abi = host): boolean {
   const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
   return message.level === SOL_SOCKET && message.type === SCM_RIGHTS

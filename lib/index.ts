@@ -15,6 +15,7 @@ export {
   socketpair,
   UnixConn,
 } from './conn.ts'
+export { type Frame, type FrameOptions, framesOf, sendFrame } from './frames.ts'
 export { boundSocket } from './inet.ts'
 export {
   connect,
@@ -22,7 +23,12 @@ export {
   listen,
   UnixListener,
 } from './listener.ts'
+export { canonicalAddress, ListeningSocket } from './listening.ts'
 export type { Received } from './message.ts'
 export { describeFd, readableFrom } from './readable.ts'
+export { connectionsOn, type Protocol, serviceSocket } from './service.ts'
 export type { Credentials } from './socket.ts'
+export { duplicate, guard } from './socket.ts'
 export { FdStream } from './stream.ts'
+export { Watcher } from './watcher.ts'
+export { type WatchSet, watchSet } from './watchset.ts'

@@ -5,7 +5,7 @@ import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 
 import { host } from './abi.ts'
-import { descriptorsIn } from './cmsg.ts'
+import { countDescriptors, descriptorsIn } from './cmsg.ts'
 import { systemError } from './libc.ts'
 import { MAX_BATCH, type Received, receiveNow } from './message.ts'
 import { descriptorLimit } from './socket.ts'
@@ -142,9 +142,9 @@ export class Receiver {
   }
 }
 
-// At most a quarter of the process's descriptors, should every message be full.
+// At most half of the process's descriptors, should every message be full.
 function allowance(): number {
-  const free = descriptorLimit() / 4 - aheadOfAll
+  const free = descriptorLimit() / 2 - aheadOfAll
   return Math.max(1, Math.floor(free / host.maxFds))
 }
 
@@ -156,7 +156,7 @@ function mostFds({ control }: Received): number {
 // Zero bytes are the end of file, unless descriptors came with them (recent
 // FreeBSD). Credentials may stand beside an end of file (SO_PASSCRED).
 function isEnd({ data, control }: Received): boolean {
-  return data.length === 0 && descriptorsIn(control).length === 0
+  return data.length === 0 && countDescriptors(control) === 0
 }
 
 /** Why a message must not be delivered, if so: then nothing of it is. */
@@ -166,7 +166,7 @@ export function problemWith(
 ): Error | undefined {
   const { data, control, flags } = message
   if (flags & host.constants.MSG_CTRUNC) {
-    const got = descriptorsIn(control).length
+    const got = countDescriptors(control)
     return Object.assign(
       new Error(
         'Expected whole ancillary data, got it truncated (MSG_CTRUNC): ' +
@@ -176,8 +176,8 @@ export function problemWith(
       { code: 'ERR_FDS_TRUNCATED', data },
     )
   }
-  if (maxFds === Number.POSITIVE_INFINITY) return undefined
-  const got = descriptorsIn(control).length
+  if (mostFds(message) <= maxFds) return undefined
+  const got = countDescriptors(control)
   if (got <= maxFds) return undefined
   return Object.assign(
     new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),

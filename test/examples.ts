@@ -42,6 +42,12 @@ const echoPort = await freePort()
 // Ports below 1024 are what the factory is for, and only root has them to give.
 const factory = isRoot ? ['-p', '8', '-u', '65534'] : ['-p', await freePort()]
 
+const rules = join(folder, 'rules.json')
+const anyPort = { uid: process.getuid?.(), ports: ['1-65535'] }
+writeFileSync(rules, JSON.stringify([{ ...anyPort, addresses: ['127.0.0.1'] }]))
+const web = join(folder, 'web')
+const idlePort = await freePort()
+
 const examples: Readonly<Record<string, readonly Step[]>> = {
   stdout: [
     { run: ['stdout/server.ts', socket], prints: /ready/, stays: true },
@@ -90,6 +96,77 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
   ],
   socketpair: [
     { run: ['socketpair/parent.ts'], prints: /the child's other offset/ },
+  ],
+  'socket-activation': [
+    {
+      run: [
+        'socket-activation/activate.ts',
+        ...['-l', web, '--fdname=web', '--'],
+        './examples/socket-activation/service.ts',
+      ],
+      prints: /ready/,
+      stays: true,
+      later: /Server ready on fd 3 \(web\)/,
+    },
+    { run: get(web), prints: /Hello from web/ },
+  ],
+  takeover: [
+    {
+      run: ['takeover/server.ts', '-c', socket, '-l', web],
+      prints: /Server ready/,
+      stays: true,
+      later: /Server stopped/,
+    },
+    {
+      run: ['takeover/server.ts', '-c', socket, '-l', web],
+      prints: /Server ready/,
+      stays: true,
+      later: /is gone/,
+    },
+    { run: get(web), prints: /Hello from process/ },
+  ],
+  'port-broker': [
+    {
+      run: ['port-broker/server.ts', rules, socket],
+      prints: /ready/,
+      stays: true,
+      later: /allowed by rule 1$/,
+    },
+    {
+      run: [
+        'port-broker/client.ts',
+        ...['-s', socket, await freePort(), '--'],
+        ...['sh', '-c', 'echo LISTEN_FDS is $LISTEN_FDS'],
+      ],
+      prints: /LISTEN_FDS is 1/,
+    },
+  ],
+  'file-broker': [
+    {
+      run: ['file-broker/server.ts', folder, socket],
+      prints: /ready/,
+      stays: true,
+      later: /"one": granted/,
+    },
+    {
+      run: ['file-broker/client.ts', '-s', socket, 'one'],
+      prints: /This is file one/,
+    },
+  ],
+  'idle-container': [
+    {
+      run: ['idle-container/container.ts', socket],
+      prints: /ready/,
+      stays: true,
+      later: /woke fd/,
+    },
+    {
+      run: ['idle-container/front.ts', '-p', idlePort, '-i', '0.2', socket],
+      prints: /Container on/,
+      stays: true,
+      later: /woke as fd/,
+    },
+    { run: talk(idlePort), prints: /^2: again$/ },
   ],
 }
 
@@ -188,6 +265,24 @@ async function ended({ step, exit }: Running): Promise<void> {
   const code = await exit
   if (code !== 0)
     throw new Error(`Expected exit code 0 from ${step.run[0]}, got ${code}`)
+}
+
+// A request over HTTP, for which not every machine has a program.
+function get(path: string): Step['run'] {
+  const request = { socketPath: path, path: '/' }
+  const source =
+    `require('http').get(${JSON.stringify(request)}, ` +
+    '(response) => response.pipe(process.stdout))'
+  return ['node', '-e', source]
+}
+
+// Says something, falls silent long enough to be parked, and goes on.
+function talk(port: string): Step['run'] {
+  const source =
+    `const socket = require('net').connect(${port}, '127.0.0.1', ` +
+    "() => socket.write('hello\\n')); socket.pipe(process.stdout); " +
+    "setTimeout(() => socket.end('again\\n'), 1000)"
+  return ['node', '-e', source]
 }
 
 async function freePort(): Promise<string> {

@@ -8,7 +8,7 @@ import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { type Test, t } from 'tap'
 
 import { boundSocket } from '../lib/index.ts'
-import { missing, openFds, Running, run, script, until } from './support.ts'
+import { missing, Running, run, script, settledFds, until } from './support.ts'
 
 const SERVER = 'examples/fd-factory/server.ts'
 const CLIENT = 'examples/fd-factory/client.ts'
@@ -171,12 +171,12 @@ t.test(
     await until('the first answer', () => {
       return parent.stdout.match(answers)?.length === 1
     })
-    const before = openFds(parent.pid)
+    const before = await settledFds(parent.pid)
     parent.child.stdin?.write('\n')
     await until('the second answer', () => {
       return parent.stdout.match(answers)?.length === 2
     })
-    t.same(openFds(parent.pid), before, 'the factory keeps no copy')
+    t.same(await settledFds(parent.pid), before, 'the factory keeps no copy')
     parent.child.stdin?.write('\n\n')
 
     t.match(await parent.exit, { code: 0 })

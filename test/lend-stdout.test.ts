@@ -13,6 +13,7 @@ import {
   Running,
   run,
   script,
+  settledFds,
   temporaryFolder,
   until,
 } from './support.ts'
@@ -170,7 +171,7 @@ t.test(
 t.test('a peer that does it wrong gets one line', async (t) => {
   const socket = join(temporaryFolder(t), 's')
   const server = await serverOn(t, socket)
-  const before = openFds(server.pid)
+  const before = await settledFds(server.pid)
 
   const silent = await connect(socket)
   const hasty = await connect(socket)

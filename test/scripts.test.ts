@@ -26,6 +26,7 @@ import {
   Running,
   run,
   script,
+  settledFds,
   temporaryFolder,
   until,
 } from './support.ts'
@@ -268,7 +269,7 @@ t.test(
   'messages with none, several, and as many as there can be',
   async (t) => {
     const { path, server } = await startServer(t)
-    const before = openFds(server.pid)
+    const before = await settledFds(server.pid)
 
     const none = await connect(path)
     await none.sendmsg('just words\x1b[2J')
@@ -383,7 +384,7 @@ t.test('200 clients of every kind leave no descriptor behind', async (t) => {
       conn.close()
     }
   }
-  const before = openFds(server.pid)
+  const before = await settledFds(server.pid)
   await round(200)
   await until(
     'the table as before',

@@ -12,6 +12,7 @@ import {
   Running,
   run,
   script,
+  settledFds,
   temporaryFolder,
   until,
 } from './support.ts'
@@ -56,7 +57,7 @@ t.test('a peer that does it wrong gets one line', async (t) => {
   const server = await serverOn(t, socket)
   await run(t, script(CLIENT, socket))
   await server.printed(/client 1: printed there/)
-  const before = openFds(server.pid)
+  const before = await settledFds(server.pid)
 
   const silent = await connect(socket)
   t.teardown(() => silent.close())

@@ -228,6 +228,22 @@ export function compileC(folder: string, source: string): string {
   return output
 }
 
+/**
+ * The descriptors of another process, once they have stayed the same for a
+ * while: at its start Node, or tsx, has some open for a moment.
+ */
+export async function settledFds(pid: number): Promise<string[]> {
+  let before = openFds(pid)
+  let same = 0
+  await until('the descriptors of a process that has settled', () => {
+    const fds = openFds(pid)
+    same = fds.join() === before.join() ? same + 1 : 0
+    before = fds
+    return same === 50
+  })
+  return before
+}
+
 /** Waits until `condition` holds; throws with `what` if it does not in time. */
 export async function until(
   what: string,

@@ -13,6 +13,7 @@ import {
   Running,
   run,
   script,
+  settledFds,
   temporaryFolder,
   until,
 } from './support.ts'
@@ -154,7 +155,7 @@ t.test(
     const [file = ''] = filesIn(folder, 'file')
     await run(t, script(CLIENT, '-s', socket, file))
     await server.printed(/this is file/)
-    const before = openFds(server.pid)
+    const before = await settledFds(server.pid)
 
     async function pass(...fds: number[]): Promise<void> {
       const conn = await connect(socket)

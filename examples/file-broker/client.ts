@@ -1,0 +1,84 @@
+#!/usr/bin/env -S node --import tsx
+// Gets a file from the broker and writes it to standard output. The file may
+// lie where this user cannot go: what comes is not a path but the open file.
+//
+// Partner: server.ts, to be started first. Open unix(7), read(2) with it.
+//
+// New here: an answer with or without a descriptor, told apart by what it says.
+
+import { pipeline } from 'node:stream/promises'
+
+import {
+  codeOf,
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/cli.ts'
+import {
+  connect,
+  type Frame,
+  framesOf,
+  readableFrom,
+  sendFrame,
+} from '../../lib/index.ts'
+
+const USAGE = `Usage: ./examples/file-broker/client.ts [-s SOCKET] NAME
+       ./examples/file-broker/client.ts [-s SOCKET] --list
+Writes the file NAME, from the server on SOCKET, to standard output.
+  -l, --list           what there is to get, with sizes in bytes
+  -s, --socket SOCKET  where the server is`
+
+const { values, positionals } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      list: { type: 'boolean', short: 'l', default: false },
+      socket: { type: 'string', short: 's' },
+    },
+    allowPositionals: true,
+  },
+  [0, 1],
+)
+const [name] = positionals
+if ((name === undefined) !== values.list)
+  usageError(USAGE, 'Expected either NAME or --list')
+const path = values.socket ?? defaultSocketPath('fdpass-file-broker')
+
+try {
+  const conn = await connect(path).catch((error) => fail(explain(error)))
+  await sendFrame(conn, values.list ? { list: true } : { name })
+  let isDone = false
+  for await (const frame of framesOf(conn, { maxFds: 1, maxBytes: 65536 })) {
+    isDone = await take(frame)
+    if (isDone) break
+  }
+  if (!isDone) fail('The server went away')
+  conn.close()
+} catch (error) {
+  fail(error)
+}
+
+// True if nothing more is to come.
+async function take({ value, fds: [fd] }: Frame): Promise<boolean> {
+  if (fd !== undefined) {
+    // The stream owns the descriptor from here on.
+    await pipeline(readableFrom(fd), process.stdout, { end: false })
+    return true
+  }
+  if (typeof value.error === 'string') fail(value.error)
+  if (value.end === true) return true
+  // Quoted, less the quotes: a name may hold characters that play tricks.
+  const shown = JSON.stringify(value.name).slice(1, -1)
+  console.log(`${String(value.size).padStart(10)} ${shown}`)
+  return false
+}
+
+function explain(error: unknown): string {
+  const code = codeOf(error)
+  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
+  return `No server on ${path}: start ./examples/file-broker/server.ts first`
+}

@@ -1,0 +1,117 @@
+#!/usr/bin/env -S node --import tsx
+// Asks the broker for a port, and uses it: with a command behind `--` that is
+// started with the socket as its fd 3, in the way of socket activation, so that
+// any program made for systemd's sockets will do; without one, as a web server
+// of one line. Needs no privilege at all, whatever the port.
+//
+// Partner: server.ts, to be started first. Open sd_listen_fds(3), accept(2).
+//
+// New here: net.Server on a socket that another process, and user, has bound.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { isIPv6 } from 'node:net'
+import { constants } from 'node:os'
+
+import {
+  codeOf,
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/cli.ts'
+import { connect, framesOf, sendFrame } from '../../lib/index.ts'
+
+const USAGE = `Usage: ./examples/port-broker/client.ts [OPTIONS] PORT
+       ./examples/port-broker/client.ts [OPTIONS] PORT -- COMMAND [ARG...]
+Serves a line on http://ADDRESS:PORT/, or runs COMMAND with the socket as its
+fd 3 (LISTEN_FDS=1).
+  -a, --address ADDRESS  to bind to, in digits (127.0.0.1)
+  -u, --udp              UDP, which needs a COMMAND
+  -s, --socket SOCKET    where the server is, if another user runs it`
+
+const { values, positionals } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      address: { type: 'string', short: 'a', default: '127.0.0.1' },
+      udp: { type: 'boolean', short: 'u', default: false },
+      socket: { type: 'string', short: 's' },
+    },
+    allowPositionals: true,
+  },
+  [1, Number.POSITIVE_INFINITY],
+)
+const [port, command, ...args] = positionals
+const { address, udp } = values
+if (!/^\d+$/.test(port ?? '')) usageError(USAGE, `Expected PORT, got ${port}`)
+if (udp && command === undefined) usageError(USAGE, 'Expected COMMAND with -u')
+const path = values.socket ?? defaultSocketPath('fdpass-port-broker')
+
+const fd = await obtain().catch((error) => fail(explain(error)))
+if (command === undefined) await serve()
+else await runCommand(command)
+
+// The socket. The caller owns it.
+async function obtain(): Promise<number> {
+  const conn = await connect(path)
+  const { uid } = conn.peerCredentials()
+  // Whoever listens there decides who sees what we serve.
+  if (uid !== 0 && uid !== process.getuid?.())
+    fail(`Expected a server of root's or of this user's, got one of uid ${uid}`)
+  const protocol = udp ? 'udp' : 'tcp'
+  await sendFrame(conn, { protocol, address, port: Number(port) })
+  for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
+    const [fd] = fds
+    if (fd === undefined) fail(value.error)
+    console.error(`Got ${value.granted} as fd ${fd}, pid ${process.pid}`)
+    conn.close()
+    return fd
+  }
+  return fail('The server went away')
+}
+
+async function serve(): Promise<void> {
+  const line = `Hello from pid ${process.pid}, uid ${process.getuid?.()}\n`
+  const server = createServer((_, response) => response.end(line))
+  // The server owns the descriptor from here on. Listening again is harmless.
+  server.listen({ fd })
+  await once(server, 'listening').catch(fail)
+  const host = isIPv6(address) ? `[${address}]` : address
+  console.log(`Serving on http://${host}:${port}/`)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => {
+      server.close()
+      server.closeAllConnections()
+    })
+  }
+}
+
+async function runCommand(command: string): Promise<void> {
+  // LISTEN_PID has to be the pid of the program itself. Only after the fork is
+  // it known, and a shell is the one thing between that and exec at hand.
+  const shell = ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', command, ...args]
+  const child = spawn('sh', shell, {
+    stdio: ['inherit', 'inherit', 'inherit', fd],
+    env: { ...process.env, LISTEN_FDS: '1' },
+  })
+  // The child has it. A copy here would keep the port taken after its end.
+  closeSync(fd)
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => child.kill(signal))
+  }
+  const [code, signal] = await once(child, 'exit').catch(fail)
+  // As a shell tells it.
+  process.exitCode = code ?? 128 + constants.signals[signal as NodeJS.Signals]
+}
+
+function explain(error: unknown): string {
+  const code = codeOf(error)
+  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
+  return `No server on ${path}: start ./examples/port-broker/server.ts first`
+}

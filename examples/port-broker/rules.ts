@@ -1,0 +1,141 @@
+// Who may have which port: a JSON file, an array of rules such as
+//
+//    { "user": "nobody",              or "uid": 65534, or "gid": 65534
+//      "ports": [80, "8000-8099"],
+//      "addresses": ["127.0.0.1"],    those to bind to, in digits
+//      "protocol": "udp" }            "tcp" unless given
+//
+// What no rule allows is refused. A file with any mistake in it is no rules at
+// all: a misspelt "addresses" that went unnoticed would open a port to others.
+//
+// Simplification: "gid" is the client's primary group. The kernel knows all its
+// groups (SO_PEERGROUPS in unix(7)), this library does not ask.
+
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { isIP, SocketAddress } from 'node:net'
+
+import type { Credentials, Protocol } from '../../lib/index.ts'
+
+export type Request = {
+  readonly protocol: Protocol
+  readonly address: string
+  readonly port: number
+}
+
+export type Rule = {
+  readonly who: { readonly uid: number } | { readonly gid: number }
+  readonly protocol: Protocol
+  readonly addresses: readonly string[]
+  /** First and last. */
+  readonly ports: readonly (readonly [number, number])[]
+}
+
+type Fields = Readonly<Record<string, unknown>>
+
+const FIELDS = ['user', 'uid', 'gid', 'ports', 'addresses', 'protocol']
+
+/** The rules in a file. Throws, saying where, if it is anything else. */
+export function readRules(path: string): Rule[] {
+  const rules: unknown = JSON.parse(readFileSync(path, 'utf8'))
+  return list('the rules', rules).map((rule, index) => {
+    try {
+      return parseRule(fieldsOf(rule))
+    } catch (error) {
+      const why = error instanceof Error ? error.message : error
+      throw new Error(`rule ${index + 1}: ${why}`)
+    }
+  })
+}
+
+export function allows(rule: Rule, who: Credentials, what: Request): boolean {
+  const { protocol, address, port } = what
+  return (
+    ('uid' in rule.who ? rule.who.uid === who.uid : rule.who.gid === who.gid) &&
+    rule.protocol === protocol &&
+    rule.addresses.includes(address) &&
+    rule.ports.some(([first, last]) => first <= port && port <= last)
+  )
+}
+
+/** A client's words as a request. Throws if they make none. */
+export function parseRequest({ protocol, address, port }: Fields): Request {
+  const [first, last] = parsePorts(port)
+  if (first !== last) throw expected('one port', port)
+  return {
+    protocol: parseProtocol(protocol),
+    address: parseAddress(address),
+    port: first,
+  }
+}
+
+function parseRule(rule: Fields): Rule {
+  for (const field of Object.keys(rule)) {
+    if (!FIELDS.includes(field)) throw expected(FIELDS.join(', '), field)
+  }
+  return {
+    who: parseWho(rule),
+    protocol: parseProtocol(rule.protocol),
+    addresses: list('"addresses"', rule.addresses).map(parseAddress),
+    ports: list('"ports"', rule.ports).map(parsePorts),
+  }
+}
+
+function parseWho(rule: Fields): Rule['who'] {
+  const { user, uid, gid } = rule
+  const given = [user, uid, gid].filter((value) => value !== undefined)
+  if (given.length !== 1)
+    throw new Error('Expected one of "user", "uid" and "gid"')
+  if (isId(uid)) return { uid }
+  if (isId(gid)) return { gid }
+  if (typeof user !== 'string' || !/^\w[\w.-]*$/.test(user))
+    throw expected('a user name or a number', given[0])
+  // Node has no getpwnam(3). id(1) asks it, wherever the users are kept.
+  const stdio = ['ignore', 'pipe', 'ignore'] as const
+  try {
+    return {
+      uid: Number(execFileSync('id', ['-u', user], { stdio: [...stdio] })),
+    }
+  } catch {
+    throw expected('a user of this machine', user)
+  }
+}
+
+function isId(value: unknown): value is number {
+  return Number.isInteger(value) && Number(value) >= 0
+}
+
+function parseProtocol(value: unknown = 'tcp'): Protocol {
+  if (value === 'tcp' || value === 'udp') return value
+  throw expected('"tcp" or "udp"', value)
+}
+
+// In the one spelling that is compared: ::1, not 0:0::1.
+function parseAddress(value: unknown): string {
+  if (typeof value !== 'string' || isIP(value) === 0 || value.includes('%'))
+    throw expected('an IP address in digits', value)
+  const family = isIP(value) === 6 ? 'ipv6' : 'ipv4'
+  return new SocketAddress({ address: value, family }).address
+}
+
+function parsePorts(value: unknown): [number, number] {
+  const [, first, last = first] = /^(\d+)(?:-(\d+))?$/.exec(String(value)) ?? []
+  const ports: [number, number] = [Number(first), Number(last)]
+  if (ports[0] >= 1 && ports[0] <= ports[1] && ports[1] <= 65535) return ports
+  throw expected('a port from 1 to 65535, or "FIRST-LAST"', value)
+}
+
+function fieldsOf(value: unknown): Fields {
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw expected('an object', value)
+  return { ...value }
+}
+
+function list(what: string, value: unknown): unknown[] {
+  if (Array.isArray(value)) return value
+  throw expected(`${what} as an array`, value)
+}
+
+function expected(what: string, got: unknown): Error {
+  return new Error(`Expected ${what}, got ${JSON.stringify(got)}`)
+}

@@ -1,0 +1,113 @@
+// Requests and answers with descriptors, over a stream that knows no messages.
+// A frame is one line of JSON, an object, whose `fds` says how many descriptors
+// belong to it:
+//
+//    {"port":80,"fds":1}\n
+//
+// They ride on the first byte of their line, so they have come when the line
+// is complete, and they come in the order of their lines. More is not certain:
+// recvmsg cuts the bytes where it likes, and a descriptor may arrive in one
+// piece with lines that were sent before its own (Linux) or after it (macOS,
+// FreeBSD). So bytes and descriptors are collected apart, and matched by count.
+
+import { closeSync } from 'node:fs'
+
+import type { UnixConn } from './conn.ts'
+
+export type Frame = {
+  /** What was sent: a peer's word, not yet looked at. */
+  readonly value: Readonly<Record<string, unknown>>
+  /** The caller owns each, and must close it. */
+  readonly fds: number[]
+}
+
+export type FrameOptions = {
+  /** Most descriptors that a frame may bring: none unless given. */
+  readonly maxFds?: number
+  /** Most bytes of a line, 4096 unless given. */
+  readonly maxBytes?: number
+}
+
+const NEWLINE = 10
+
+/** Sends one frame. `fds` remain the caller's, as for conn.sendFds(). */
+export function sendFrame(
+  conn: UnixConn,
+  value: object,
+  fds: readonly number[] = [],
+): Promise<void> {
+  const line = JSON.stringify({ ...value, fds: fds.length })
+  return conn.sendFds(`${line}\n`, fds)
+}
+
+/**
+ * The peer's frames, until it hangs up or the connection is closed. The next
+ * one is received when it is asked for: a peer that sends faster than it is
+ * served has to wait.
+ *
+ * @throws Error as conn.recvFds() does, and for what is no frame. The
+ * descriptors that came are closed, and what follows would make no sense
+ */
+export async function* framesOf(
+  conn: UnixConn,
+  { maxFds = 0, maxBytes = 4096 }: FrameOptions = {},
+): AsyncGenerator<Frame, void, void> {
+  const fds: number[] = []
+  let bytes = Buffer.alloc(0)
+  try {
+    for (;;) {
+      const message = await conn.recvFds({ maxFds })
+      if (message === null) break
+      fds.push(...message.fds)
+      bytes = Buffer.concat([bytes, message.data])
+      for (;;) {
+        const end = bytes.indexOf(NEWLINE)
+        if ((end < 0 ? bytes.length : end) > maxBytes) throw tooLong(maxBytes)
+        if (end < 0) break
+        const value = parse(bytes.toString('utf8', 0, end))
+        bytes = bytes.subarray(end + 1)
+        yield { value, fds: claim(value.fds, fds) }
+      }
+      // With half a line here they may be that one's, but no more than it may
+      // have. With none they are nobody's.
+      if (fds.length > (bytes.length > 0 ? maxFds : 0)) throw unclaimed(fds)
+    }
+    if (bytes.length > 0 && conn.fd >= 0) {
+      throw new Error(`Expected a line, got its first ${bytes.length} bytes`)
+    }
+  } finally {
+    for (const fd of fds) closeSync(fd)
+  }
+}
+
+function parse(line: string): Readonly<Record<string, unknown>> {
+  const text = JSON.stringify(line.slice(0, 80))
+  try {
+    const value: unknown = JSON.parse(line)
+    if (isRecord(value)) return value
+  } catch {}
+  throw new Error(`Expected a JSON object, got ${text}`)
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+// Takes the first `count` off `fds`.
+function claim(count: unknown, fds: number[]): number[] {
+  if (Number.isInteger(count) && Number(count) >= 0) {
+    if (Number(count) <= fds.length) return fds.splice(0, Number(count))
+  }
+  throw new Error(
+    `Expected "fds" as one of 0 to ${fds.length}, as many as came, ` +
+      `got ${JSON.stringify(count)}`,
+  )
+}
+
+function unclaimed(fds: readonly number[]): Error {
+  return new Error(`Expected no more descriptors, got ${fds.length}: closed`)
+}
+
+function tooLong(maxBytes: number): Error {
+  return new Error(`Expected a line of at most ${maxBytes} bytes, got more`)
+}
