@@ -1,7 +1,8 @@
 # A menu, not a build system: nothing is compiled.
 
 .DEFAULT_GOAL := all
-.PHONY: all server client demo examples test fmt clean
+.PHONY: all server client demo examples test test-nodes test-arm64 test-musl \
+  bench soak plot fmt clean
 
 run := node --import tsx
 
@@ -20,6 +21,18 @@ test: node_modules/.dev ## types, lint, format, tests with coverage
 	npx tsc --noEmit
 	npx biome ci
 	npx tap
+
+test-nodes test-arm64 test-musl: node_modules/.dev ## the tests, elsewhere
+	test/platforms/$(@:test-%=%).sh
+
+bench: all ## beside every alternative
+	@$(run) bench/run.ts --json bench/results.json
+
+plot: all ## bench/results.svg, from what bench left
+	@$(run) bench/plot.ts
+
+soak: all ## 10 million messages, memory watched
+	@$(run) bench/soak.ts
 
 fmt: node_modules/.dev
 	npx biome check --write

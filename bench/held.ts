@@ -1,0 +1,98 @@
+// The row `idle`: what two thousand connections cost that wait for a message.
+// Memory is the growth of the resident set, so the kernel's part, which is the
+// same for all, is not in it; where memory is collected, what it grows by
+// varies with what is collected meanwhile.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { messageOf } from '../lib/cli.ts'
+import { connect } from '../lib/index.ts'
+import type { Peer } from './peers.ts'
+import type { Effort } from './rows.ts'
+import { newPath, startProgram } from './session.ts'
+import { makeTable, type Table } from './table.ts'
+
+const CONNECTIONS = 2000
+const SECONDS = 0.5
+
+/** For what a process does after the last thing that was asked of it, ms. */
+const SETTLE = 250
+
+type Costs = { readonly memory: number; readonly cpu: number }
+
+export async function measureHeld(
+  peers: readonly Peer[],
+  { rounds }: Effort,
+): Promise<Table[]> {
+  const found = peers.map((peer) => {
+    const remark = peer.missing ?? peer.without?.idle
+    return { peer, costs: [] as Costs[], ...(remark && { remark }) }
+  })
+  for (let round = 0; round < Math.min(rounds, 3); round++) {
+    for (const line of found) {
+      if (line.remark) continue
+      try {
+        line.costs.push(await hold(line.peer))
+      } catch (error) {
+        line.remark = messageOf(error)
+      }
+    }
+  }
+  const samplesOf = (cost: keyof Costs) =>
+    found.map(({ peer, costs, remark }) => {
+      const samples = costs.map((each) => each[cost])
+      return { peer: peer.name, samples, ...(remark && { remark }) }
+    })
+  const held = `${CONNECTIONS} connections held that wait for a message`
+  const head = { row: 'idle', title: `${held}: memory` }
+  const cpu = { row: 'idle', title: `${held}: CPU` }
+  return [
+    makeTable({ ...head, unit: 'KiB per connection' }, samplesOf('memory')),
+    makeTable({ ...cpu, unit: 'ms CPU a second' }, samplesOf('cpu')),
+  ]
+}
+
+async function hold({ command }: Peer): Promise<Costs> {
+  const path = newPath()
+  const program = startProgram([
+    ...command,
+    'idle',
+    'other',
+    path,
+    `${CONNECTIONS}`,
+  ])
+  const conns = []
+  try {
+    await program.answer(/^ready$/)
+    await sleep(SETTLE)
+    const before = residentSet(program.child.pid)
+    for (let i = 0; i < CONNECTIONS; i++) conns.push(await connect(path))
+    await program.answer(/^held$/)
+    await sleep(SETTLE)
+    const memory = (residentSet(program.child.pid) - before) / CONNECTIONS
+    const start = cpuTime(program.child.pid)
+    await sleep(SECONDS * 1000)
+    const cpu = (cpuTime(program.child.pid) - start) / SECONDS
+    return { memory, cpu }
+  } finally {
+    program.child.kill('SIGKILL')
+    for (const conn of conns) conn.close()
+  }
+}
+
+/** In KiB. */
+function residentSet(pid: number | undefined): number {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
+  return Number(status.match(/^VmRSS:\s+(\d+) kB$/m)?.[1])
+}
+
+/** Of all threads, in ms: more exact than the ticks in /proc/PID/stat. */
+function cpuTime(pid: number | undefined): number {
+  let ns = 0
+  for (const task of readdirSync(`/proc/${pid}/task`)) {
+    const stat = readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8')
+    ns += Number(stat.split(' ')[0])
+  }
+  return ns / 1e6
+}

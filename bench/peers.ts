@@ -1,0 +1,146 @@
+// Who is measured. Each peer is a program of its own in peers/, all with the
+// command line that peers/plain.c describes. What this machine lacks is a peer
+// that says why.
+
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
+
+import { messageOf } from '../lib/cli.ts'
+
+export type Peer = {
+  readonly name: string
+  /** Of what it is made with, for the head of the report. */
+  readonly version?: string
+  readonly command: readonly string[]
+  /** Why it cannot be measured here at all. */
+  readonly missing?: string
+  /** Rows that do not apply to it, each with the reason. */
+  readonly without?: Readonly<Record<string, string>>
+  /** Rows in which it does not do quite the same, and what it does. */
+  readonly remarks?: Readonly<Record<string, string>>
+}
+
+export const OURS = 'this library'
+
+const here = import.meta.dirname
+const built = join(here, '../.cache/bench')
+
+/** All peers, made ready: the C and Go programs built, usocket installed. */
+export function findPeers(): Peer[] {
+  mkdirSync(built, { recursive: true })
+  return [
+    peer('C', plainC),
+    peer('Python', () => python('plain.py')),
+    peer('Python asyncio', () => python('aio.py')),
+    peer('Go', go),
+    peer('usocket', usocket),
+    {
+      ...peer('subprocess.send', () => node('subprocess.ts')),
+      without: {
+        'one-at-a-time': 'always two processes, see ping-pong',
+        full: 'one handle a message',
+        bytes: 'objects, not bytes',
+        'wake-up': 'always two processes, see ping-pong',
+        connect: 'the channel is there from the start',
+        idle: 'one channel to each child process',
+      },
+      remarks: { stream: 'serialization: advanced' },
+    },
+    {
+      ...peer('net.Socket', () => node('net.ts')),
+      without: { full: 'a byte alone says nothing about descriptors' },
+      remarks: {
+        'one-at-a-time': 'the bytes alone',
+        'in-flight': 'the bytes alone',
+        'ping-pong': 'the bytes alone',
+        stream: 'the bytes alone',
+        connect: 'the bytes alone',
+      },
+    },
+    {
+      ...peer(OURS, () => node('ours.ts')),
+      remarks: { bytes: 'FdStream' },
+    },
+  ]
+}
+
+type Made = Pick<Peer, 'command' | 'version' | 'without' | 'remarks'>
+
+function peer(name: string, make: () => Made): Peer {
+  try {
+    return { name, ...make() }
+  } catch (error) {
+    const [missing = ''] = messageOf(error).split('\n')
+    return { name, command: [], missing }
+  }
+}
+
+function plainC(): Made {
+  const version = output('cc', '--version')
+  const program = join(built, 'plain')
+  output('cc', '-O2', '-Wall', '-o', program, join(here, 'peers/plain.c'))
+  return { command: [program], version }
+}
+
+function python(file: string): Made {
+  const version = output('python3', '--version')
+  output('python3', '-c', 'from socket import send_fds, recv_fds')
+  return { command: ['python3', join(here, 'peers', file)], version }
+}
+
+function go(): Made {
+  const version = output('go', 'version')
+  const program = join(built, 'plain-go')
+  output('go', 'build', '-o', program, join(here, 'peers/plain.go'))
+  return { command: [program], version }
+}
+
+function usocket(): Made {
+  const folder = join(here, 'node_modules/usocket')
+  const tryIt = () =>
+    output(process.execPath, '-e', `require(${JSON.stringify(folder)})`)
+  try {
+    tryIt() // built already, and for this version of Node
+  } catch {
+    output('npm', 'ci', '--prefix', here, '--no-audit', '--loglevel=error')
+    tryIt()
+  }
+  const { version } = JSON.parse(
+    readFileSync(join(folder, 'package.json'), 'utf8'),
+  )
+  return {
+    ...node('usocket.ts'),
+    version: `usocket ${version}`,
+    without: { bytes: 'measured with descriptors only' },
+    remarks: {
+      full: '64 descriptors a message: it drops what is more',
+      'in-flight':
+        'with a window: it drops descriptors when the socket is full',
+      stream: 'with a window, as above',
+    },
+  }
+}
+
+function node(file: string): Made {
+  const program = join(here, 'peers', file)
+  return { command: [process.execPath, '--import', 'tsx', program] }
+}
+
+// The first line that a command prints.
+function output(command: string, ...args: string[]): string {
+  try {
+    const printed = execFileSync(command, args, {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
+    return printed.split('\n', 1)[0] ?? ''
+  } catch (error) {
+    const { code, stderr } = error as { code?: string; stderr?: string }
+    if (code === 'ENOENT' || code === 'EACCES')
+      throw new Error(`${command} is not installed`)
+    const lines = `${stderr ?? ''}`.trim().split('\n')
+    const line = lines.find((one) => /error/i.test(one)) ?? lines[0] ?? ''
+    throw new Error(`${basename(command)} failed: ${line.slice(0, 200)}`)
+  }
+}

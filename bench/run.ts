@@ -1,0 +1,113 @@
+#!/usr/bin/env -S node --import tsx
+// The measurement, in one run: this library beside everything else that passes
+// descriptors, and beside C, which shows the kernel's own share. It builds and
+// installs what it compares with (see peers.ts); what this machine has not got
+// is a line that says so.
+//
+// All peers do the same: the same kind of socket, which this program makes and
+// hands to them, one byte of data unless the row says more, /dev/null as the
+// descriptor, every received descriptor closed. Each counts what arrived. Their
+// numbers are only good beside each other, in one run: a virtual machine is
+// faster on one day than on another.
+
+import { readFileSync, writeFileSync } from 'node:fs'
+import { cpus, release, totalmem, type } from 'node:os'
+import { join } from 'node:path'
+
+import { commandLine, fail, help, usageError } from '../lib/cli.ts'
+import { findPeers, type Peer } from './peers.ts'
+import { goals, rows } from './rows.ts'
+import { format, printTable, ratioOf, type Table } from './table.ts'
+
+const USAGE = `Usage: bench/run.ts [OPTIONS]
+Measures how fast descriptors are passed, and prints a table for each row.
+  --quick       fewer and shorter rounds, for a first look
+  --rows LIST   only these: one-at-a-time, in-flight, full, ping-pong, stream,
+                bytes, wake-up, connect, idle, start
+  --peers LIST  only these, such as 'C,this library'
+  --json FILE   keeps the result, for bench/plot.ts`
+
+const { values } = commandLine(
+  USAGE,
+  {
+    options: {
+      ...help,
+      quick: { type: 'boolean' },
+      rows: { type: 'string' },
+      peers: { type: 'string' },
+      json: { type: 'string' },
+    },
+  },
+  [0, 0],
+)
+const effort = values.quick
+  ? { rounds: 3, batch: 40 }
+  : { rounds: 9, batch: 200 }
+const chosen = choose('row', rows, values.rows)
+const peers = choose('peer', findPeers(), values.peers)
+
+const machine = describeMachine(peers)
+for (const line of machine) console.log(line)
+
+const tables: Table[] = []
+for (const row of chosen) {
+  for (const table of await row.measure(peers, effort).catch(fail)) {
+    printTable(table)
+    tables.push(table)
+  }
+}
+printGoals()
+if (values.json) {
+  const result = JSON.stringify({ machine, tables }, null, 2)
+  writeFileSync(values.json, `${result}\n`)
+}
+
+function choose<T extends { name: string }>(
+  what: string,
+  all: readonly T[],
+  list: string | undefined,
+): readonly T[] {
+  if (list === undefined) return all
+  const names = list.split(',')
+  const unknown = names.find((name) => !all.some((one) => one.name === name))
+  if (unknown !== undefined) {
+    const known = all.map(({ name }) => name).join(', ')
+    usageError(USAGE, `Expected a ${what} of ${known}, got ${unknown}`)
+  }
+  return all.filter(({ name }) => names.includes(name))
+}
+
+function describeMachine(peers: readonly Peer[]): string[] {
+  const cores = cpus()
+  const memory = Math.round(totalmem() / 2 ** 30)
+  const versions = peers.flatMap(({ version }) => version ?? [])
+  return [
+    `${cores[0]?.model.trim()}, ${cores.length} cores, ${memory} GiB`,
+    `${type()} ${release()}`,
+    [`Node ${process.version}`, ...installed('ffi-rs', 'tsx')].join(', '),
+    [...new Set(versions)].join('; '),
+    `median of ${effort.rounds} interleaved rounds of about ${effort.batch} ms`,
+  ]
+}
+
+function installed(...names: string[]): string[] {
+  const folder = join(import.meta.dirname, '../node_modules')
+  return names.map((name) => {
+    const file = readFileSync(join(folder, name, 'package.json'), 'utf8')
+    return `${name} ${JSON.parse(file).version}`
+  })
+}
+
+function printGoals(): void {
+  const lines = goals.flatMap(({ row, peer, times, of }) => {
+    const table = tables.find((one) => one.row === row)
+    const median = (name: string) =>
+      table?.lines.find((line) => line.peer === name)?.numbers?.median
+    const [value, base] = [median(peer), median(of)]
+    if (!table || value === undefined || base === undefined) return []
+    const ratio = ratioOf(value, base, table.unit)
+    const met = ratio <= times ? 'met   ' : 'missed'
+    return `  ${met}  ${row}: at most ${times} × ${of}, is ${format(ratio)}`
+  })
+  if (lines.length > 0) console.log(['\nGoals', ...lines].join('\n'))
+}

@@ -1,0 +1,127 @@
+// One peer at work on one row: its processes, the socket between them, and the
+// questions that it answers. What they say to each other: peers/plain.c.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+import { socketpair } from '../lib/index.ts'
+import type { Peer } from './peers.ts'
+
+/** One process with both ends of a pair, two with one each, or a path. */
+export type Wiring = 'one process' | 'two processes' | 'a path'
+
+export type Batch = { readonly ns: number; readonly units: number }
+
+export type Session = {
+  /** Has the peer do it `count` times. */
+  batch(count: number): Promise<Batch>
+  /** Ends its processes. */
+  end(): void
+}
+
+// What has to be cleaned up, also after a run that is broken off.
+const folder = mkdtempSync(join(tmpdir(), 'bench-run-'))
+const running = new Set<ChildProcess>()
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL')
+  rmSync(folder, { recursive: true, force: true })
+})
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => process.exit(1))
+}
+
+/** More than any batch takes, unless something is wrong. */
+const PATIENCE = 60_000
+
+export async function startSession(
+  { command }: Peer,
+  row: string,
+  wiring: Wiring,
+): Promise<Session> {
+  const path = wiring === 'a path' ? [newPath()] : []
+  const children: ChildProcess[] = []
+  const start = (role: string, fds: number[]): Program => {
+    const program = startProgram([...command, row, role, ...path], fds)
+    children.push(program.child)
+    return program
+  }
+
+  // Ours are copies: the children keep the pair open.
+  const pair = socketpair()
+  const [near, far] = pair.map((conn) => conn.fd) as [number, number]
+  try {
+    if (wiring === 'two processes') start('other', [far])
+    if (wiring === 'a path') await start('other', []).answer(/^ready$/)
+    const fds = { 'one process': [near, far], 'two processes': [near] }
+    const timer = start('timer', wiring === 'a path' ? [] : fds[wiring])
+    return {
+      async batch(count) {
+        timer.child.stdin?.write(`${count}\n`)
+        const [, ns, units] = await timer.answer(/^(\d+) (\d+)$/)
+        return { ns: Number(ns), units: Number(units) }
+      },
+      end: () => stop(children),
+    }
+  } catch (error) {
+    stop(children)
+    throw error
+  } finally {
+    for (const conn of pair) conn.close()
+  }
+}
+
+export type Program = {
+  readonly child: ChildProcess
+  /** The next line that it prints, which is as expected. */
+  answer(expected: RegExp): Promise<RegExpMatchArray>
+}
+
+/** @param fds become 3 and 4 of the program */
+export function startProgram(
+  command: readonly string[],
+  fds: readonly number[] = [],
+): Program {
+  const [file = '', ...args] = command
+  const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe', ...fds] })
+  running.add(child)
+  child.once('exit', () => running.delete(child))
+  // Its end is told by the lines that do not come.
+  child.on('error', () => {})
+  child.stdin?.on('error', () => {})
+  let said = ''
+  child.stderr?.on('data', (chunk) => {
+    said = `${said}${chunk}`.slice(-2000)
+  })
+  const { stdout } = child
+  if (!stdout) throw new Error('Expected a pipe as stdout, got none')
+  const lines = createInterface({ input: stdout })[Symbol.asyncIterator]()
+  return {
+    child,
+    async answer(expected) {
+      const timer = setTimeout(() => {
+        said = `no answer in ${PATIENCE / 1000} s`
+        child.kill('SIGKILL')
+      }, PATIENCE)
+      const { value = '' } = await lines.next()
+      clearTimeout(timer)
+      const match = value.match(expected)
+      if (match) return match
+      const last = said.trim().split('\n').pop()
+      throw new Error(`failed: ${value || last || 'it ended'}`)
+    },
+  }
+}
+
+function stop(children: readonly ChildProcess[]): void {
+  for (const child of children) child.kill('SIGKILL')
+}
+
+let paths = 0
+
+/** For a socket. The file is gone when the run ends. */
+export function newPath(): string {
+  return join(folder, `${++paths}`)
+}
