@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all server client demo examples test test-nodes test-arm64 test-musl \
-  bench soak plot fmt clean
+  bench bench-takeover bench-idle soak plot fmt clean
 
 run := node --import tsx
 
@@ -28,6 +28,9 @@ test-nodes test-arm64 test-musl: node_modules/.dev ## the tests, elsewhere
 bench: all ## beside every alternative
 	@$(run) bench/run.ts --json bench/results.json
 
+bench-takeover bench-idle: bench/node_modules ## the two examples, under load
+	@$(run) bench/$(@:bench-%=%).ts
+
 plot: all ## bench/results.svg, from what bench left
 	@$(run) bench/plot.ts
 
@@ -38,7 +41,10 @@ fmt: node_modules/.dev
 	npx biome check --write
 
 clean:
-	rm -rf node_modules .tap .cache
+	rm -rf node_modules bench/node_modules .tap .cache
+
+bench/node_modules: | all
+	cd bench && npm ci --no-audit --no-fund
 
 node_modules/.run: package-lock.json
 	npm ci --omit=dev --no-audit --no-fund

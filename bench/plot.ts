@@ -24,6 +24,8 @@ const here = import.meta.dirname
 const [from = join(here, 'results.json'), to = join(here, 'results.svg')] =
   positionals
 
+const TITLE = 'Time as a multiple of C, less is better'
+
 // Of the drawing, in pixels.
 const WIDTH = 860
 const PANEL = WIDTH / 2
@@ -48,7 +50,7 @@ const drawn = pairs.map((pair) => {
   height += Math.max(...pair.map((one) => one.height))
   return pair.map(({ svg }, column) => group(column * PANEL, top, svg)).join('')
 })
-const head = text(10, 20, 'Time as a multiple of C, less is better', 'b')
+const head = text(10, 20, TITLE, 'b')
 const feet = [
   'net.Socket: the bytes alone. usocket: 64 descriptors a message in full.',
   result.machine.slice(0, 3).join('; '),
@@ -105,6 +107,7 @@ function text(x: number, y: number, what: string, look: string): string {
 function page(width: number, height: number, body: string): string {
   const size = `viewBox="0 0 ${width} ${height}" width="${width}"`
   return `<svg xmlns="http://www.w3.org/2000/svg" ${size}>
+<title>${TITLE}</title>
 <style>
 text { font: 12px sans-serif; fill: #444 }
 path { stroke-width: 2 }

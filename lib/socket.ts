@@ -162,7 +162,9 @@ export function buildName(path: string, abi: Abi = host): Buffer {
   const most = sun_path_size - 1
   if (name.length > most) {
     const { ENAMETOOLONG } = constants.errno
-    const message = `Expected a socket path of at most ${most} bytes, got ${name.length}: ${path}`
+    const message =
+      `Expected a socket path of at most ${most} bytes, ` +
+      `got ${name.length}: ${path}`
     throw Object.assign(new Error(message), {
       code: 'ENAMETOOLONG',
       errno: -ENAMETOOLONG,
