@@ -108,7 +108,10 @@ t.test(
     const [socket] = (await once(held, 'connection')) as [Socket]
     t.equal(socket.remotePort, local)
 
-    const status = readFileSync(`/proc/${childOf(parent.pid)}/status`, 'utf8')
+    const status = readFileSync(
+      `/proc/${childOf(parent.pid, 'child.ts')}/status`,
+      'utf8',
+    )
     t.match(status, /^Uid:\t65534\t65534\t65534\t65534$/m)
     t.match(status, /^Gid:\t65534\t65534\t65534\t65534$/m)
     t.match(status, /^Groups:\s*$/m, 'no supplementary groups')
@@ -265,8 +268,8 @@ t.test('a child that asks for nothing', async (t) => {
 t.test('SIGTERM ends the factory and its child', async (t) => {
   const command = client(freePort(), '127.0.0.1', '9', 'x')
   const parent = new Running(t, [...command, '--', 'sleep', '60'])
-  await until('the child is there', () => childOf(parent.pid) > 0)
-  const child = childOf(parent.pid)
+  await until('the child is there', () => childOf(parent.pid, 'sleep') > 0)
+  const child = childOf(parent.pid, 'sleep')
   parent.child.kill('SIGTERM')
   t.match(await parent.exit, { code: 0 })
   await until('the child is gone', () => !isRunning(child))
@@ -324,9 +327,16 @@ t.test('--help and a wrong command line', async (t) => {
 })
 
 /** The first child of a process, or -1. */
-function childOf(pid: number): number {
+// By its command: tsx may have a child of its own at the start.
+function childOf(pid: number, command: string): number {
   for (const name of readdirSync('/proc').filter((name) => +name > 0)) {
-    if (statOf(name)[1] === `${pid}`) return Number(name)
+    if (statOf(name)[1] !== `${pid}`) continue
+    try {
+      const line = readFileSync(`/proc/${name}/cmdline`, 'utf8')
+      if (line.includes(command)) return Number(name)
+    } catch {
+      // It has ended meanwhile.
+    }
   }
   return -1
 }

@@ -69,16 +69,16 @@ const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
 // The child is born with one end of this, and with nothing else of ours: the
 // sockets do not exist yet, and are close-on-exec when they do.
 const [conn, theirs] = socketpair()
-const child = start()
-const exit = once(child, 'exit').catch(fail)
-theirs.close()
-
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.once(signal, () => {
     child.kill()
     process.exit(0)
   })
 }
+
+const child = start()
+const exit = once(child, 'exit').catch(fail)
+theirs.close()
 
 // From here on the child is a stranger, who may ask for anything: a request is
 // one line, answered with a descriptor or with the reason why not.
