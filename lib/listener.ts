@@ -72,8 +72,16 @@ export async function connect(path: string): Promise<UnixConn> {
  */
 export async function listen(
   path: string,
-  { backlog = 511, mode = 0o600 }: ListenOptions = {},
+  options: ListenOptions = {},
 ): Promise<UnixListener> {
+  return new UnixListener(listenAt(path, options), path)
+}
+
+/** listen() as a bare descriptor, close-on-exec, which the caller owns. */
+export function listenAt(
+  path: string,
+  { backlog = 511, mode = 0o600 }: ListenOptions = {},
+): number {
   const fd = newSocket()
   try {
     let result = bindTo(fd, path)
@@ -85,7 +93,7 @@ export async function listen(
     // Nobody can connect before listen(2), so the mode is never too wide.
     if (!isAbstract(path)) chmodSync(path, mode)
     check('listen', libc.listen(fd, backlog), path)
-    return new UnixListener(fd, path)
+    return fd
   } catch (error) {
     closeSync(fd)
     throw error
@@ -182,13 +190,14 @@ function occupied(path: string, pid?: number): Error {
   return Object.assign(systemError('bind', -EADDRINUSE, message), { pid })
 }
 
-function removeIfSame(path: string, file: Stats): void {
+/** Removes the socket file `file`, unless another is at the path by now. */
+export function removeIfSame(path: string, file: Stats): void {
   const found = lstatAt(path)
   if (found?.dev === file.dev && found.ino === file.ino) unlinkSync(path)
 }
 
-// Nothing for a path where nothing is, and for a name that is no path.
-function lstatAt(path: string): Stats | undefined {
+/** Nothing for a path where nothing is, and for a name that is no path. */
+export function lstatAt(path: string): Stats | undefined {
   if (isAbstract(path)) return undefined
   return lstatSync(path, { throwIfNoEntry: false })
 }

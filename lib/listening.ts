@@ -2,27 +2,13 @@
 // another process, or to be served with `server.listen({ fd })`. Nothing here
 // accepts. Open listen(2), unix(7) and ip(7) beside it.
 
-import {
-  chmodSync,
-  closeSync,
-  lstatSync,
-  type Stats,
-  unlinkSync,
-} from 'node:fs'
-import { constants } from 'node:os'
+import { closeSync, type Stats } from 'node:fs'
 import { resolve } from 'node:path'
 
-import { check, libc } from './libc.ts'
-import { listen } from './listener.ts'
+import { listenAt, lstatAt, removeIfSame } from './listener.ts'
 import { serviceSocket } from './service.ts'
-import { bindTo, newSocket } from './socket.ts'
-
-const { EADDRINUSE } = constants.errno
 
 const LOOPBACK = '127.0.0.1'
-
-/** Connections that may wait to be accepted. */
-const BACKLOG = 511
 
 /**
  * The one spelling of an address that others can be compared with: a path
@@ -67,7 +53,7 @@ export class ListeningSocket {
   static async open(text: string): Promise<ListeningSocket> {
     const address = canonicalAddress(text)
     if (isPath(address)) {
-      return new ListeningSocket(await listenAt(address), address)
+      return new ListeningSocket(listenAt(address), address)
     }
     const { host, port } = splitAddress(address)
     return new ListeningSocket(serviceSocket('tcp', host, port), address)
@@ -82,36 +68,8 @@ export class ListeningSocket {
 
   /** Removes the socket file, if there is one and it is still this socket's. */
   unlink(): void {
-    if (this.#file === undefined) return
-    const found = lstatAt(this.address)
-    if (found?.dev !== this.#file.dev || found.ino !== this.#file.ino) return
-    unlinkSync(this.address)
+    if (this.#file) removeIfSame(this.address, this.#file)
   }
-}
-
-// listen() knows which leftovers may be replaced, and who has the path if not.
-async function listenAt(path: string): Promise<number> {
-  const fd = newSocket()
-  try {
-    let result = bindTo(fd, path)
-    if (result === -EADDRINUSE) {
-      const replacement = await listen(path)
-      replacement.close()
-      result = bindTo(fd, path)
-    }
-    check('bind', result, path)
-    // Nobody can connect before listen(2), so the mode is never too wide.
-    chmodSync(path, 0o600)
-    check('listen', libc.listen(fd, BACKLOG), path)
-    return fd
-  } catch (error) {
-    closeSync(fd)
-    throw error
-  }
-}
-
-function lstatAt(path: string): Stats | undefined {
-  return lstatSync(path, { throwIfNoEntry: false })
 }
 
 function isPath(address: string): boolean {
