@@ -14,6 +14,8 @@
 // fills 24 bytes and so do two. A receiver with room for one may therefore get
 // two, and must count what came.
 
+import { Buffer } from 'node:buffer'
+
 import { type Abi, host } from './abi.ts'
 
 export type ControlMessage = {
@@ -23,6 +25,14 @@ export type ControlMessage = {
   readonly type: number
   /** The payload, without header and padding. */
   readonly data: Buffer
+}
+
+// A control message by the place of its payload, from `start` to before `end`.
+type Span = {
+  readonly level: number
+  readonly type: number
+  readonly start: number
+  readonly end: number
 }
 
 /** sizeof(int): a descriptor travels as a signed 32-bit number. */
@@ -86,7 +96,10 @@ export function parseControlMessages(
   control: Uint8Array,
   abi: Abi = host,
 ): ControlMessage[] {
-  return walk(control, abi, refuse)
+  const bytes = asBuffer(control)
+  return walk(bytes, abi, refuse).map(({ level, type, start, end }) => {
+    return { level, type, data: bytes.subarray(start, end) }
+  })
 }
 
 /**
@@ -106,14 +119,29 @@ export function parseUnixRights(
         `got level ${message.level}, type ${message.type}`,
     )
   }
-  const fds = readInts(message.data)
-  const denied = fds.findIndex((fd) => fd < 0)
-  if (denied >= 0) {
-    throw new Error(
-      `Expected descriptors, got ${fds[denied]} in slot ${denied}`,
-    )
+  return checkGranted(readInts(message.data, 0, message.data.length))
+}
+
+/**
+ * The descriptors in a control buffer, to be closed each: those that SCM_RIGHTS
+ * control messages carry, and the others, that nobody sent: see descriptorsIn.
+ *
+ * @throws Error as parseControlMessages and parseUnixRights do
+ */
+export function splitDescriptors(
+  control: Uint8Array,
+  abi: Abi = host,
+): { rights: number[]; others: number[] } {
+  const bytes = asBuffer(control)
+  const rights: number[] = []
+  const others: number[] = []
+  for (const span of walk(bytes, abi, refuse)) {
+    const { start, end } = span
+    if (isRights(span, abi)) rights.push(...readInts(bytes, start, end))
+    else if (isPidfd(span, abi)) others.push(...readInts(bytes, start, end))
   }
-  return fds
+  checkGranted(rights)
+  return { rights, others }
 }
 
 /**
@@ -121,35 +149,34 @@ export function parseUnixRights(
  * it can be closed: those of SCM_RIGHTS, and the one that SCM_PIDFD brings.
  */
 export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
+  const bytes = asBuffer(control)
   // A security module may refuse single descriptors and leave -1 in the slot.
-  return walk(control, abi, tolerate)
-    .filter((message) => isRights(message, abi) || isPidfd(message, abi))
-    .flatMap((message) => readInts(message.data))
+  return walk(bytes, abi, tolerate)
+    .filter((span) => isRights(span, abi) || isPidfd(span, abi))
+    .flatMap(({ start, end }) => readInts(bytes, start, end))
     .filter((fd) => fd >= 0)
 }
 
 /** How many descriptors came with a control buffer, without a list of them. */
 export function countDescriptors(control: Uint8Array, abi: Abi = host): number {
   let bytes = 0
-  for (const message of walk(control, abi, tolerate)) {
-    const carries = isRights(message, abi) || isPidfd(message, abi)
-    if (carries) bytes += message.data.length
+  for (const span of walk(asBuffer(control), abi, tolerate)) {
+    const carries = isRights(span, abi) || isPidfd(span, abi)
+    if (carries) bytes += span.end - span.start
   }
   return Math.floor(bytes / FD_SIZE)
 }
 
-export function isRights(message: ControlMessage, abi: Abi = host): boolean {
-  const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
-  return message.level === SOL_SOCKET && message.type === SCM_RIGHTS
+export function isRights(
+  { level, type }: { readonly level: number; readonly type: number },
+  abi: Abi = host,
+): boolean {
+  return level === abi.constants.SOL_SOCKET && type === abi.constants.SCM_RIGHTS
 }
 
-function isPidfd(message: ControlMessage, abi: Abi): boolean {
+function isPidfd({ level, type }: Span, abi: Abi): boolean {
   const { SOL_SOCKET, SCM_PIDFD } = abi.constants
-  return (
-    SCM_PIDFD !== 0 &&
-    message.level === SOL_SOCKET &&
-    message.type === SCM_PIDFD
-  )
+  return SCM_PIDFD !== 0 && level === SOL_SOCKET && type === SCM_PIDFD
 }
 
 // CMSG_FIRSTHDR and CMSG_NXTHDR. Nothing in the buffer is believed: darwin
@@ -158,13 +185,12 @@ function isPidfd(message: ControlMessage, abi: Abi): boolean {
 // where the buffer ends, and a header that claims less than itself ends the
 // walk. The padding of the last message may be missing.
 function walk(
-  control: Uint8Array,
+  bytes: Buffer,
   abi: Abi,
   onLie: (claimed: number, least: number, most: number) => void,
-): ControlMessage[] {
+): Span[] {
   const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
-  const bytes = asBuffer(control)
-  const messages: ControlMessage[] = []
+  const spans: Span[] = []
   let start = 0
   while (bytes.length - start >= cmsg_data) {
     const claimed = bytes.readUInt32LE(start + cmsg_len)
@@ -172,16 +198,16 @@ function walk(
     if (claimed < cmsg_data || claimed > available) {
       onLie(claimed, cmsg_data, available)
     }
-    const end = start + Math.min(claimed, available)
-    messages.push({
+    spans.push({
       level: bytes.readInt32LE(start + cmsg_level),
       type: bytes.readInt32LE(start + cmsg_type),
-      data: bytes.subarray(start + cmsg_data, end),
+      start: start + cmsg_data,
+      end: start + Math.min(claimed, available),
     })
     if (claimed < cmsg_data || claimed >= available) break
     start += cmsgAlign(claimed, abi)
   }
-  return messages
+  return spans
 }
 
 function refuse(claimed: number, least: number, most: number): never {
@@ -197,13 +223,19 @@ function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
-function readInts(data: Buffer): number[] {
-  const fds = []
-  // A payload that is no multiple of an int ends in a scrap, not a descriptor.
-  for (let at = 0; at + FD_SIZE <= data.length; at += FD_SIZE) {
-    fds.push(data.readInt32LE(at))
+// A payload that is no multiple of an int ends in a scrap, not a descriptor.
+function readInts(bytes: Buffer, start: number, end: number): number[] {
+  const ints = []
+  for (let at = start; at + FD_SIZE <= end; at += FD_SIZE) {
+    ints.push(bytes.readInt32LE(at))
   }
-  return fds
+  return ints
+}
+
+function checkGranted(fds: number[]): number[] {
+  const denied = fds.findIndex((fd) => fd < 0)
+  if (denied < 0) return fds
+  throw new Error(`Expected descriptors, got ${fds[denied]} in slot ${denied}`)
 }
 
 function checkLength(length: number, abi: Abi): void {

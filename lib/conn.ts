@@ -2,16 +2,8 @@
 // What cannot be done at once waits in line (sender.ts, receiver.ts) without
 // blocking anybody. Open unix(7), sendmsg(2) and recvmsg(2) beside it.
 
-import { closeSync } from 'node:fs'
-
-import {
-  descriptorsIn,
-  isRights,
-  parseControlMessages,
-  parseUnixRights,
-} from './cmsg.ts'
 import type { Outgoing, Received } from './message.ts'
-import { Receiver } from './receiver.ts'
+import { type Limits, Receiver, takeRights } from './receiver.ts'
 import { prepare, prepareRights, Sender } from './sender.ts'
 import {
   type Credentials,
@@ -100,10 +92,7 @@ export class UnixConn {
    * away with bytes of ours unread
    */
   recvmsg(options: ReceiveOptions = {}): Promise<Received | null> {
-    const { maxBytes = 65536, maxFds = Number.POSITIVE_INFINITY } = options
-    checkCount('maxBytes', maxBytes, 1)
-    if (maxFds !== Number.POSITIVE_INFINITY) checkCount('maxFds', maxFds, 0)
-    return this.#receiver.receive(maxBytes, maxFds)
+    return this.#receiver.receive(limitsOf(options))
   }
 
   /**
@@ -121,7 +110,9 @@ export class UnixConn {
    * descriptor they bring (SCM_PIDFD) is closed.
    */
   async recvFds(options: ReceiveOptions = {}): Promise<ReceivedFds | null> {
-    const message = await this.recvmsg(options)
+    const limits = limitsOf(options)
+    const arrived = this.#receiver.arrived(limits)
+    const message = arrived ?? (await this.#receiver.receive(limits))
     if (message === null) return null
     const { data, control } = message
     if (control.length === 0) return { data, fds: [] }
@@ -169,33 +160,18 @@ export function socketpair(): [UnixConn, UnixConn] {
   return [UnixConn.fromFd(one), UnixConn.fromFd(other)]
 }
 
-// The descriptors of all rights; any other descriptor is closed. Where a part
-// makes no sense, nothing is kept of the whole.
-function takeRights(control: Buffer): number[] {
-  try {
-    const fds: number[] = []
-    let others = false
-    for (const item of parseControlMessages(control)) {
-      if (isRights(item)) fds.push(...parseUnixRights(item))
-      else others = true
-    }
-    if (others) closeAllBut(fds, descriptorsIn(control))
-    return fds
-  } catch (error) {
-    closeAllBut([], descriptorsIn(control))
-    throw error
-  }
-}
-
-function closeAllBut(kept: readonly number[], fds: readonly number[]): void {
-  for (const fd of fds) if (!kept.includes(fd)) closeSync(fd)
-}
-
 function closedError(): Error {
   return Object.assign(new Error('The connection is closed'), {
     code: 'ERR_SOCKET_CLOSED',
     syscall: 'sendmsg',
   })
+}
+
+function limitsOf(options: ReceiveOptions): Limits {
+  const { maxBytes = 65536, maxFds = Number.POSITIVE_INFINITY } = options
+  checkCount('maxBytes', maxBytes, 1)
+  if (maxFds !== Number.POSITIVE_INFINITY) checkCount('maxFds', maxFds, 0)
+  return { maxBytes, maxFds }
 }
 
 function checkCount(name: string, value: number, least: number): void {

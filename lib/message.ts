@@ -9,6 +9,7 @@
 // Sharing is safe because each call copies in, runs and copies out within one
 // turn of the event loop.
 
+import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
 
 import { type Abi, host } from './abi.ts'
@@ -87,9 +88,11 @@ export function sendNow(
   }
   const sent = libc.sendmmsg(fd, memory.address, count, flags)
   if (sent < 0) return sent
-  return Array.from({ length: sent }, (_, index) =>
-    readMsgLen(memory.bytes, index * HEADER_SIZE, host),
-  )
+  const lengths: number[] = []
+  for (let slot = 0; slot < sent; slot++) {
+    lengths.push(readMsgLen(memory.bytes, slot * HEADER_SIZE, host))
+  }
+  return lengths
 }
 
 /**
@@ -119,14 +122,12 @@ export function receiveNow(
   }
   const filled = libc.recvmmsg(fd, memory.address, slots, flags, 0)
   if (filled < 0) return filled
-  return Array.from({ length: filled }, (_, slot) =>
-    take(
-      slot,
-      DATA + slot * room,
-      readMsgLen(memory.bytes, slot * HEADER_SIZE, host),
-      abi,
-    ),
-  )
+  const messages: Received[] = []
+  for (let slot = 0; slot < filled; slot++) {
+    const length = readMsgLen(memory.bytes, slot * HEADER_SIZE, host)
+    messages.push(take(slot, DATA + slot * room, length, abi))
+  }
+  return messages
 }
 
 /**

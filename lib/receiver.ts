@@ -5,15 +5,16 @@ import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 
 import { host } from './abi.ts'
-import { countDescriptors, descriptorsIn } from './cmsg.ts'
+import { countDescriptors, descriptorsIn, splitDescriptors } from './cmsg.ts'
 import { systemError } from './libc.ts'
 import { MAX_BATCH, type Received, receiveNow } from './message.ts'
 import { descriptorLimit } from './socket.ts'
 import type { Watcher } from './watcher.ts'
 
-type Waiting = {
-  readonly maxBytes: number
-  readonly maxFds: number
+/** What one call accepts. */
+export type Limits = { readonly maxBytes: number; readonly maxFds: number }
+
+type Waiting = Limits & {
   readonly resolve: (message: Received | null) => void
   readonly reject: (reason: Error) => void
 }
@@ -38,7 +39,8 @@ export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
   readonly #waiting: Waiting[] = []
-  readonly #ahead: Received[] = []
+  /** Received, and not asked for yet: the next one stands last. */
+  #ahead: Received[] = []
   #ended = false
   /** The socket was found empty, and the watcher has not said otherwise. */
   #drained = false
@@ -56,11 +58,16 @@ export class Receiver {
     this.#watcher = watcher
   }
 
-  receive(maxBytes: number, maxFds: number): Promise<Received | null> {
+  receive({ maxBytes, maxFds }: Limits): Promise<Received | null> {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ maxBytes, maxFds, resolve, reject })
       this.#serve()
     })
+  }
+
+  /** The next message, if it is here already and nobody waits for it. */
+  arrived(limits: Limits): Received | undefined {
+    return this.#waiting.length > 0 ? undefined : this.#take(limits)
   }
 
   /** The watcher's news. */
@@ -89,7 +96,11 @@ export class Receiver {
         continue
       }
       this.#waiting.shift()
-      this.#deliver(caller)
+      try {
+        caller.resolve(this.#take(caller) ?? null)
+      } catch (error) {
+        caller.reject(error as Error)
+      }
     }
   }
 
@@ -109,12 +120,12 @@ export class Receiver {
       this.#waiting.shift()?.reject(systemError('recvmsg', result))
       return true
     }
-    for (const message of result) {
-      this.#ended = isEnd(message)
-      if (this.#ended) return true
-      this.#ahead.push(message)
-      aheadOfAll += mostFds(message)
-    }
+    const end = result.findIndex(isEnd) // all that follow it are the same
+    this.#ended = end >= 0
+    if (this.#ended) result.splice(end)
+    for (const message of result) aheadOfAll += mostFds(message)
+    this.#ahead = result.reverse()
+    if (this.#ended) return true
     // With more than one asked for, fewer means that the socket is empty; so
     // one is asked for only once.
     this.#drained = result.length < count
@@ -124,21 +135,21 @@ export class Receiver {
     return true
   }
 
-  #deliver({ maxBytes, maxFds, resolve, reject }: Waiting): void {
-    const message = this.#ahead.shift()
-    if (message === undefined) return resolve(null)
+  #take({ maxBytes, maxFds }: Limits): Received | undefined {
+    const message = this.#ahead.pop()
+    if (message === undefined) return undefined
     aheadOfAll -= mostFds(message)
     const problem = problemWith(message, maxFds)
     if (problem) {
       closeAll(message)
-      return reject(problem)
+      throw problem
     }
-    if (message.data.length <= maxBytes) return resolve(message)
+    if (message.data.length <= maxBytes) return message
     // Received for a call that asked for more: the rest stays for the next.
     const { data, control, flags } = message
     const rest = data.subarray(maxBytes)
-    this.#ahead.unshift({ data: rest, control: Buffer.alloc(0), flags })
-    resolve({ data: data.subarray(0, maxBytes), control, flags })
+    this.#ahead.push({ data: rest, control: Buffer.alloc(0), flags })
+    return { data: data.subarray(0, maxBytes), control, flags }
   }
 }
 
@@ -183,6 +194,21 @@ export function problemWith(
     new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),
     { code: 'ERR_TOO_MANY_FDS', data },
   )
+}
+
+/**
+ * The descriptors of all rights in `control`, from then on the caller's; any
+ * other is closed. Where a part makes no sense, nothing is kept of the whole.
+ */
+export function takeRights(control: Buffer): number[] {
+  try {
+    const { rights, others } = splitDescriptors(control)
+    for (const fd of others) closeSync(fd)
+    return rights
+  } catch (error) {
+    for (const fd of descriptorsIn(control)) closeSync(fd)
+    throw error
+  }
 }
 
 function closeAll({ control }: Received): void {

@@ -8,7 +8,7 @@ import {
   buildRights,
   isRights,
   parseControlMessages,
-  parseUnixRights,
+  splitDescriptors,
 } from './cmsg.ts'
 import { systemError } from './libc.ts'
 import {
@@ -159,11 +159,10 @@ export function prepare(
         `got ${control.length} bytes`,
     )
   }
-  const rights = messages.filter((message) => isRights(message))
-  const fds = rights.flatMap((message) => parseUnixRights(message))
-  checkRights(bytes, fds.length)
+  const { rights } = splitDescriptors(control)
+  checkRights(bytes, rights.length)
   // Rights to nothing are no control message: darwin's sendmsg wants none.
-  const isEmpty = fds.length === 0 && rights.length === messages.length
+  const isEmpty = rights.length === 0 && messages.every((m) => isRights(m))
   return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
 }
 

@@ -67,7 +67,8 @@ leakFree('a receiver that waits is told of the failure', async (t) => {
   const [one, other] = newSocketpair()
   const watcher = new Watcher(one, () => {})
   const receiver = new Receiver(one, watcher)
-  const [first, second] = [receiver.receive(9, 9), receiver.receive(9, 9)]
+  const limits = { maxBytes: 9, maxFds: 9 }
+  const [first, second] = [receiver.receive(limits), receiver.receive(limits)]
   receiver.readable(new Error('no way to wait'))
   await t.rejects(first, { message: 'no way to wait' })
   receiver.close()
