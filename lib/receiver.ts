@@ -9,6 +9,7 @@ import { countDescriptors, descriptorsIn, splitDescriptors } from './cmsg.ts'
 import { systemError } from './libc.ts'
 import { MAX_BATCH, type Received, receiveNow } from './message.ts'
 import { descriptorLimit } from './socket.ts'
+import { Vigil } from './vigil.ts'
 import type { Watcher } from './watcher.ts'
 
 /** What one call accepts. */
@@ -38,6 +39,7 @@ let aheadOfAll = 0
 export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
+  readonly #vigil = new Vigil()
   readonly #waiting: Waiting[] = []
   /** Received, and not asked for yet: the next one stands last. */
   #ahead: Received[] = []
@@ -75,6 +77,7 @@ export class Receiver {
     if (failure) this.#waiting.shift()?.reject(failure)
     this.#drained = false
     this.#calls = 0
+    this.#vigil.end(performance.now())
     this.#serve()
   }
 
@@ -92,7 +95,7 @@ export class Receiver {
       const caller = this.#waiting[0]
       if (caller === undefined) return this.#watcher.rest()
       if (this.#ahead.length === 0 && !this.#ended) {
-        if (!this.#fetch(caller)) return this.#watcher.watch()
+        if (!this.#fetch(caller)) return this.#wait()
         continue
       }
       this.#waiting.shift()
@@ -102,6 +105,11 @@ export class Receiver {
         caller.reject(error as Error)
       }
     }
+  }
+
+  #wait(): void {
+    this.#watcher.watch()
+    this.#vigil.begin(performance.now())
   }
 
   // One system call. False if the watcher has to be waited for.
