@@ -35,18 +35,8 @@ export function findPeers(): Peer[] {
     peer('Python asyncio', () => python('aio.py')),
     peer('Go', go),
     peer('usocket', usocket),
-    {
-      ...peer('subprocess.send', () => node('subprocess.ts')),
-      without: {
-        'one-at-a-time': 'always two processes, see ping-pong',
-        full: 'one handle a message',
-        bytes: 'objects, not bytes',
-        'wake-up': 'always two processes, see ping-pong',
-        connect: 'the channel is there from the start',
-        idle: 'one channel to each child process',
-      },
-      remarks: { stream: 'serialization: advanced' },
-    },
+    subprocess('socket'),
+    subprocess('server'),
     {
       ...peer('net.Socket', () => node('net.ts')),
       without: { full: 'a byte alone says nothing about descriptors' },
@@ -118,6 +108,27 @@ function usocket(): Made {
       'in-flight':
         'with a window: it drops descriptors when the socket is full',
       stream: 'with a window, as above',
+    },
+  }
+}
+
+function subprocess(kind: 'socket' | 'server'): Peer {
+  const what = kind === 'socket' ? 'net.Socket' : 'net.Server'
+  const sends = `subprocess.send of a ${what}`
+  return {
+    ...peer(`subprocess, ${kind}`, () => node(`subprocess-${kind}.ts`)),
+    without: {
+      'one-at-a-time': 'always two processes, see ping-pong',
+      full: 'one handle a message',
+      bytes: 'objects, not bytes',
+      'wake-up': 'always two processes, see ping-pong',
+      connect: 'the channel is there from the start',
+      idle: 'one channel to each child process',
+    },
+    remarks: {
+      'in-flight': sends,
+      'ping-pong': sends,
+      stream: `${sends}, serialization: advanced`,
     },
   }
 }

@@ -6,9 +6,9 @@
 //
 // All peers do the same: the same kind of socket, which this program makes and
 // hands to them, one byte of data unless the row says more, /dev/null as the
-// descriptor, every received descriptor closed. Each counts what arrived. Their
-// numbers are only good beside each other, in one run: a virtual machine is
-// faster on one day than on another.
+// descriptor. Every received descriptor is closed, but that is not timed. Each
+// counts what arrived. Their numbers are only good beside each other, in one
+// run: a virtual machine is faster on one day than on another.
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem, type } from 'node:os'

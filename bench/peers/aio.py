@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-FULL, LARGE = 252, 65536
+FULL, LARGE, KEPT = 252, 65536, 4000
 BYTE, BLOCK = b'x', b'x' * LARGE
 NULL = os.open('/dev/null', os.O_RDWR)
 
@@ -41,10 +41,18 @@ async def send(sock, data, fds):
             await until(sock, loop.add_writer, loop.remove_writer)
 
 
-def close_all(fds):
-    for fd in fds:
-        os.close(fd)
+kept = []
+
+
+def keep(fds):
+    kept.extend(fds)
     return len(fds)
+
+
+def close_kept():
+    for fd in kept:
+        os.close(fd)
+    kept.clear()
 
 
 async def ask(count):
@@ -58,30 +66,19 @@ async def asked():
     return int.from_bytes(count, 'little')
 
 
-async def one_at_a_time(count):
-    start, units = time.perf_counter_ns(), 0
+async def one_at_a_time(count, fds):
+    units = 0
     for _ in range(count):
-        await send(END, BYTE, [NULL])
-        units += close_all((await recv(FAR_END, 1, 1))[1])
-    return time.perf_counter_ns() - start, units
-
-
-async def full(count):
-    spent, units, fds = 0, 0, [NULL] * FULL
-    for _ in range(count):
-        start = time.perf_counter_ns()
         await send(END, BYTE, fds)
-        received = (await recv(FAR_END, 1, FULL))[1]
-        spent += time.perf_counter_ns() - start
-        units += close_all(received)
-    return spent, units
+        units += keep((await recv(FAR_END, 1, FULL))[1])
+    return units
 
 
 # With a reader that stays registered and takes what there is: cheaper than
 # waiting for each message anew.
 async def take_messages(count, size):
     loop = asyncio.get_running_loop()
-    start, received, descriptors = time.perf_counter_ns(), 0, 0
+    received, descriptors = 0, 0
     done = loop.create_future()
 
     def take():
@@ -90,7 +87,7 @@ async def take_messages(count, size):
             while received < count * size:
                 data, fds, _, _ = socket.recv_fds(END, size, 2)
                 received += len(data)
-                descriptors += close_all(fds)
+                descriptors += keep(fds)
         except BlockingIOError:
             return
         loop.remove_reader(END)
@@ -100,8 +97,7 @@ async def take_messages(count, size):
     await ask(count)
     await done
     assert descriptors == count, descriptors
-    units = descriptors if size == 1 else received
-    return time.perf_counter_ns() - start, units
+    return descriptors if size == 1 else received
 
 
 async def give_messages(data):
@@ -112,11 +108,11 @@ async def give_messages(data):
 
 async def take_bytes(count):
     loop = asyncio.get_running_loop()
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     await ask(count)
     while units < count * LARGE:
         units += len(await loop.sock_recv(END, LARGE))
-    return time.perf_counter_ns() - start, units
+    return units
 
 
 async def give_bytes():
@@ -127,11 +123,11 @@ async def give_bytes():
 
 
 async def ping(count):
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     for _ in range(count):
         await send(END, BYTE, [NULL])
-        units += 1 + close_all((await recv(END, 1, 1))[1])
-    return time.perf_counter_ns() - start, units
+        units += 1 + keep((await recv(END, 1, 1))[1])
+    return units
 
 
 async def pong():
@@ -139,33 +135,34 @@ async def pong():
         data, fds, _, _ = await recv(END, 1, 1)
         if not data:
             return
-        close_all(fds)
         await send(END, BYTE, [NULL])
+        keep(fds)
+        close_kept()
 
 
 # The reader stays registered: what is timed is the wake-up alone.
 async def wake_up(count):
     loop = asyncio.get_running_loop()
-    start, units, ready = time.perf_counter_ns(), 0, None
+    units, ready = 0, None
     loop.add_reader(END, lambda: ready.set_result(END.recv(1)))
     for _ in range(count):
         ready = loop.create_future()
         FAR_END.send(BYTE)
         units += len(await ready)
     loop.remove_reader(END)
-    return time.perf_counter_ns() - start, units
+    return units
 
 
 async def connect_close(count):
     loop = asyncio.get_running_loop()
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     for _ in range(count):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, PATH)
             await send(sock, BYTE, [NULL])
             units += len(await loop.sock_recv(sock, 1))
-    return time.perf_counter_ns() - start, units
+    return units
 
 
 def listen_ready():
@@ -182,8 +179,9 @@ async def accept_answer():
     while True:
         sock, _ = await asyncio.get_running_loop().sock_accept(listener)
         with sock:
-            close_all((await recv(sock, 1, 1))[1])
+            keep((await recv(sock, 1, 1))[1])
             await send(sock, BYTE, [])
+            close_kept()
 
 
 async def hold(count):
@@ -197,9 +195,9 @@ async def hold(count):
 
 
 TIMER = {
-    'one-at-a-time': one_at_a_time,
+    'one-at-a-time': lambda count: one_at_a_time(count, [NULL]),
     'in-flight': lambda count: take_messages(count, 1),
-    'full': full,
+    'full': lambda count: one_at_a_time(count, [NULL] * FULL),
     'ping-pong': ping,
     'stream': lambda count: take_messages(count, LARGE),
     'bytes': take_bytes,
@@ -221,8 +219,15 @@ async def main():
         await OTHER[row]()
         return
     # Reading a line holds up the loop, which has nothing to do between counts.
+    portion = KEPT // FULL if row == 'full' else KEPT
     for line in sys.stdin:
-        print(*await TIMER[row](int(line)), flush=True)
+        spent, units, count = 0, 0, int(line)
+        for done in range(0, count, portion):
+            start = time.perf_counter_ns()
+            units += await TIMER[row](min(portion, count - done))
+            spent += time.perf_counter_ns() - start
+            close_kept()
+        print(spent, units, flush=True)
 
 
 row, role = sys.argv[1:3]

@@ -7,12 +7,12 @@ import { connect, FdStream, listen, UnixConn } from '../../lib/index.ts'
 import {
   BLOCK,
   BYTE,
-  closeAll,
+  closeKept,
   FULL,
   held,
+  keep,
   LARGE,
   NULL,
-  now,
   path,
   question,
   role,
@@ -24,35 +24,8 @@ import {
 const WINDOW = 256
 
 const timers: Record<string, () => Promise<void>> = {
-  'one-at-a-time': async () => {
-    const [near, far] = bothEnds()
-    await serveTimer(async (count) => {
-      let units = 0
-      for (let i = 0; i < count; i++) {
-        await near.sendFds(BYTE, [NULL])
-        units += closeAll((await receive(far)).fds)
-      }
-      return units
-    })
-  },
-
-  full: async () => {
-    const [near, far] = bothEnds()
-    const fds = Array<number>(FULL).fill(NULL)
-    await serveTimer(async (count) => {
-      let units = 0
-      let ns = 0
-      for (let i = 0; i < count; i++) {
-        const start = now()
-        await near.sendFds(BYTE, fds)
-        const message = await receive(far)
-        ns += now() - start
-        units += closeAll(message.fds)
-      }
-      return { units, ns }
-    })
-  },
-
+  'one-at-a-time': () => takeOneAtATime([NULL]),
+  full: () => takeOneAtATime(Array<number>(FULL).fill(NULL)),
   'in-flight': () => takeMessages(BYTE.length),
   stream: () => takeMessages(LARGE),
 
@@ -62,7 +35,7 @@ const timers: Record<string, () => Promise<void>> = {
       let units = 0
       for (let i = 0; i < count; i++) {
         await conn.sendFds(BYTE, [NULL])
-        units += 1 + closeAll((await receive(conn)).fds)
+        units += 1 + keep((await receive(conn)).fds)
       }
       return units
     })
@@ -118,8 +91,9 @@ const others: Record<string, () => Promise<void>> = {
     for (;;) {
       const message = await conn.recvFds({ maxFds: 1 })
       if (message === null) return conn.close()
-      closeAll(message.fds)
       await conn.sendFds(BYTE, [NULL])
+      keep(message.fds)
+      closeKept()
     }
   },
 
@@ -137,8 +111,9 @@ const others: Record<string, () => Promise<void>> = {
     const listener = await listen(path)
     console.log('ready')
     for await (const conn of listener) {
-      closeAll((await receive(conn)).fds)
+      keep((await receive(conn)).fds)
       await conn.sendmsg(BYTE)
+      closeKept()
       conn.close()
     }
   },
@@ -156,6 +131,18 @@ const others: Record<string, () => Promise<void>> = {
 
 await (role === 'timer' ? timers : others)[row]?.()
 
+async function takeOneAtATime(fds: readonly number[]): Promise<void> {
+  const [near, far] = bothEnds()
+  await serveTimer(async (count) => {
+    let units = 0
+    for (let i = 0; i < count; i++) {
+      await near.sendFds(BYTE, fds)
+      units += keep((await receive(far)).fds)
+    }
+    return units
+  })
+}
+
 async function takeMessages(size: number): Promise<void> {
   const conn = UnixConn.fromFd(3)
   await serveTimer(async (count) => {
@@ -167,7 +154,7 @@ async function takeMessages(size: number): Promise<void> {
       if (message === null) throw new Error('Expected a message, got none')
       const { data, fds } = message
       bytes += data.length
-      descriptors += closeAll(fds)
+      descriptors += keep(fds)
     }
     if (descriptors !== count) {
       throw new Error(`Expected ${count} descriptors, got ${descriptors}`)

@@ -5,6 +5,10 @@
 //                         stdin does ROW so often, prints "NANOSECONDS UNITS"
 //     plain ROW other     the second process, on the other end, as fd 3
 //
+// Closing what was received is not timed. So the timer keeps it, does COUNT in
+// portions that its descriptor table has room for, and closes after each; and
+// the second process answers before it closes.
+//
 // Rows of one process have the other end as fd 4. `connect` and `idle` get a
 // path in place of the pair. UNITS are counted where they arrive: descriptors,
 // bytes, wake-ups or connections.
@@ -20,11 +24,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FULL = 252, LARGE = 65536 };
+enum { FULL = 252, LARGE = 65536, KEPT = 4000 };
 
 static int null_fd;           // what everybody passes: /dev/null
 static char data[LARGE];
-static int fds[FULL];         // the last that were received
+static int fds[KEPT];         // received, and not closed yet
+static int kept;
 static const char *path;
 
 static long now(void) {
@@ -75,13 +80,14 @@ static int recv_fds(int sock, size_t *length) {
   struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
   if (cmsg == NULL || cmsg->cmsg_type != SCM_RIGHTS) return 0;
   int count = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-  memcpy(fds, CMSG_DATA(cmsg), count * sizeof(int));
+  if (kept + count > KEPT) errx(1, "more than %d descriptors to keep", KEPT);
+  memcpy(fds + kept, CMSG_DATA(cmsg), count * sizeof(int));
+  kept += count;
   return count;
 }
 
-static int close_all(int count) {
-  for (int i = 0; i < count; i++) close(fds[i]);
-  return count > 0 ? count : 0;
+static void close_kept(void) {
+  while (kept > 0) close(fds[--kept]);
 }
 
 // What the timer asks of the other process: so many, as four bytes.
@@ -97,42 +103,25 @@ static unsigned asked(void) {
   return count;
 }
 
-static long one_at_a_time(long count, long *units) {
-  long start = now();
+static void one_at_a_time(long count, int descriptors, long *units) {
   for (long i = 0; i < count; i++) {
     size_t length = 1;
-    send_fds(3, 1, 1);
-    *units += close_all(recv_fds(4, &length));
+    send_fds(3, 1, descriptors);
+    *units += recv_fds(4, &length);
   }
-  return now() - start;
-}
-
-static long full(long count, long *units) {
-  long time = 0;
-  for (long i = 0; i < count; i++) {
-    size_t length = 1;
-    long start = now();
-    send_fds(3, 1, FULL);
-    int received = recv_fds(4, &length);
-    time += now() - start;
-    *units += close_all(received);
-  }
-  return time;
 }
 
 // Messages of `size` bytes with a descriptor each come from the other process.
-static long take_messages(long count, size_t size, long *received) {
-  long start = now();
+static void take_messages(long count, size_t size, long *units) {
   long bytes = 0, descriptors = 0;
   ask(count);
   while (bytes < count * (long)size) {
     size_t length = size;
-    descriptors += close_all(recv_fds(3, &length));
+    descriptors += recv_fds(3, &length);
     bytes += length;
   }
-  *received += size == 1 ? descriptors : bytes;
+  *units += size == 1 ? descriptors : bytes;
   if (descriptors != count) errx(1, "%ld descriptors came", descriptors);
-  return now() - start;
 }
 
 static void give_messages(size_t size, int with) {
@@ -141,8 +130,7 @@ static void give_messages(size_t size, int with) {
   }
 }
 
-static long take_bytes(long count, long *units) {
-  long start = now();
+static void take_bytes(long count, long *units) {
   long end = *units + count * LARGE;
   ask(count);
   while (*units < end) {
@@ -150,37 +138,31 @@ static long take_bytes(long count, long *units) {
     if (length <= 0) err(1, "read");
     *units += length;
   }
-  return now() - start;
 }
 
-static long ping(long count, long *units) {
-  long start = now();
+static void ping(long count, long *units) {
   for (long i = 0; i < count; i++) {
     size_t length = 1;
     send_fds(3, 1, 1);
-    *units += 1 + close_all(recv_fds(3, &length));
+    *units += 1 + recv_fds(3, &length);
   }
-  return now() - start;
 }
 
 static void pong(void) {
   for (size_t length = 1;;) {
-    int count = recv_fds(3, &length);
-    if (count < 0) exit(0);
-    close_all(count);
+    if (recv_fds(3, &length) < 0) exit(0);
     send_fds(3, 1, 1);
+    close_kept();
   }
 }
 
-static long wake_up(long count, long *units) {
-  long start = now();
+static void wake_up(long count, long *units) {
   for (long i = 0; i < count; i++) {
     struct pollfd waiting = {.fd = 3, .events = POLLIN};
     if (write(4, data, 1) != 1) err(1, "write");
     if (poll(&waiting, 1, -1) != 1) err(1, "poll");
     *units += read(3, data, 1);
   }
-  return now() - start;
 }
 
 static struct sockaddr_un address(void) {
@@ -190,9 +172,8 @@ static struct sockaddr_un address(void) {
   return name;
 }
 
-static long connect_close(long count, long *units) {
+static void connect_close(long count, long *units) {
   struct sockaddr_un name = address();
-  long start = now();
   for (long i = 0; i < count; i++) {
     int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (connect(sock, (struct sockaddr *)&name, sizeof name) < 0)
@@ -201,7 +182,6 @@ static long connect_close(long count, long *units) {
     *units += read(sock, data, 1);
     close(sock);
   }
-  return now() - start;
 }
 
 static int listen_ready(void) {
@@ -218,8 +198,9 @@ static void accept_answer(void) {
     size_t length = 1;
     int sock = accept(listener, NULL, NULL);
     if (sock < 0) err(1, "accept");
-    close_all(recv_fds(sock, &length));
+    recv_fds(sock, &length);
     if (write(sock, data, 1) != 1) err(1, "write");
+    close_kept();
     close(sock);
   }
 }
@@ -236,16 +217,16 @@ static void hold(int count) {
   poll(waiting, count, -1);
 }
 
-static long run(const char *row, long count, long *units) {
-  if (!strcmp(row, "one-at-a-time")) return one_at_a_time(count, units);
-  if (!strcmp(row, "in-flight")) return take_messages(count, 1, units);
-  if (!strcmp(row, "full")) return full(count, units);
-  if (!strcmp(row, "ping-pong")) return ping(count, units);
-  if (!strcmp(row, "stream")) return take_messages(count, LARGE, units);
-  if (!strcmp(row, "bytes")) return take_bytes(count, units);
-  if (!strcmp(row, "wake-up")) return wake_up(count, units);
-  if (!strcmp(row, "connect")) return connect_close(count, units);
-  errx(2, "unknown row %s", row);
+static void run(const char *row, long count, long *units) {
+  if (!strcmp(row, "one-at-a-time")) one_at_a_time(count, 1, units);
+  else if (!strcmp(row, "in-flight")) take_messages(count, 1, units);
+  else if (!strcmp(row, "full")) one_at_a_time(count, FULL, units);
+  else if (!strcmp(row, "ping-pong")) ping(count, units);
+  else if (!strcmp(row, "stream")) take_messages(count, LARGE, units);
+  else if (!strcmp(row, "bytes")) take_bytes(count, units);
+  else if (!strcmp(row, "wake-up")) wake_up(count, units);
+  else if (!strcmp(row, "connect")) connect_close(count, units);
+  else errx(2, "unknown row %s", row);
 }
 
 static void other(const char *row, const char *count) {
@@ -267,10 +248,16 @@ int main(int argc, char **argv) {
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 
   if (!strcmp(argv[2], "other")) other(argv[1], argc > 4 ? argv[4] : "");
+  long portion = strcmp(argv[1], "full") ? KEPT : KEPT / FULL;
   char line[32];
   while (fgets(line, sizeof line, stdin)) {
-    long units = 0;
-    long time = run(argv[1], atol(line), &units);
+    long units = 0, time = 0;
+    for (long left = atol(line); left > 0; left -= portion) {
+      long start = now();
+      run(argv[1], left < portion ? left : portion, &units);
+      time += now() - start;
+      close_kept();
+    }
     printf("%ld %ld\n", time, units);
   }
 }

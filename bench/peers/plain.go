@@ -16,14 +16,16 @@ import (
 )
 
 const (
-	full  = 252
-	large = 65536
+	full      = 252
+	large     = 65536
+	keptLimit = 4000
 )
 
 var (
 	null    = open("/dev/null")
 	data    = make([]byte, large)
 	control = make([]byte, syscall.CmsgSpace(full*4))
+	kept    []int
 	path    string
 )
 
@@ -36,64 +38,54 @@ func main() {
 		other(row)
 		return
 	}
-	batch := timer(row)
+	batch, portion := timer(row), keptLimit
+	if row == "full" {
+		portion = keptLimit / full
+	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		count, err := strconv.Atoi(lines.Text())
+		left, err := strconv.Atoi(lines.Text())
 		check(err)
-		start := time.Now()
-		units, spent := batch(count)
-		if spent == 0 {
-			spent = time.Since(start)
+		units, spent := 0, time.Duration(0)
+		for ; left > 0; left -= portion {
+			count := portion
+			if left < portion {
+				count = left
+			}
+			start := time.Now()
+			units += batch(count)
+			spent += time.Since(start)
+			closeKept()
 		}
 		fmt.Println(spent.Nanoseconds(), units)
 	}
 }
 
-// Returns what does so many, and says how many units it moved; and how long it
-// took, where not all of the time counts.
-func timer(row string) func(count int) (int, time.Duration) {
+// Returns what does so many, and says how many units it moved.
+func timer(row string) func(count int) int {
 	switch row {
 	case "one-at-a-time":
-		near, far := end(3), end(4)
-		return func(count int) (units int, _ time.Duration) {
-			for i := 0; i < count; i++ {
-				send(near, 1, 1)
-				_, fds := receive(far, 1)
-				units += closeAll(fds)
-			}
-			return
-		}
+		return oneAtATime(end(3), end(4), 1)
 	case "full":
-		near, far := end(3), end(4)
-		return func(count int) (units int, spent time.Duration) {
-			for i := 0; i < count; i++ {
-				start := time.Now()
-				send(near, 1, full)
-				_, fds := receive(far, 1)
-				spent += time.Since(start)
-				units += closeAll(fds)
-			}
-			return
-		}
+		return oneAtATime(end(3), end(4), full)
 	case "in-flight":
 		conn := end(3)
-		return func(count int) (int, time.Duration) {
+		return func(count int) int {
 			_, descriptors := takeMessages(conn, count, 1)
-			return descriptors, 0
+			return descriptors
 		}
 	case "stream":
 		conn := end(3)
-		return func(count int) (int, time.Duration) {
+		return func(count int) int {
 			bytes, descriptors := takeMessages(conn, count, large)
 			if descriptors != count {
 				panic(descriptors)
 			}
-			return bytes, 0
+			return bytes
 		}
 	case "bytes":
 		conn := end(3)
-		return func(count int) (units int, _ time.Duration) {
+		return func(count int) (units int) {
 			ask(conn, count)
 			for units < count*large {
 				n, err := conn.Read(data)
@@ -104,11 +96,11 @@ func timer(row string) func(count int) (int, time.Duration) {
 		}
 	case "ping-pong":
 		conn := end(3)
-		return func(count int) (units int, _ time.Duration) {
+		return func(count int) (units int) {
 			for i := 0; i < count; i++ {
 				send(conn, 1, 1)
 				_, fds := receive(conn, 1)
-				units += 1 + closeAll(fds)
+				units += 1 + keep(fds)
 			}
 			return
 		}
@@ -129,17 +121,19 @@ func other(row string) {
 	case "bytes":
 		give(end(3), large, 0)
 	case "ping-pong":
-		for conn := end(3); ; send(conn, 1, 1) {
+		for conn := end(3); ; closeKept() {
 			_, fds := receive(conn, 1)
-			closeAll(fds)
+			send(conn, 1, 1)
+			keep(fds)
 		}
 	case "connect":
 		for listener := listen(); ; {
 			conn, err := listener.AcceptUnix()
 			check(err)
 			_, fds := receive(conn, 1)
-			closeAll(fds)
 			send(conn, 1, 0)
+			keep(fds)
+			closeKept()
 			conn.Close()
 		}
 	case "idle":
@@ -147,8 +141,19 @@ func other(row string) {
 	}
 }
 
+func oneAtATime(near, far *net.UnixConn, fds int) func(count int) int {
+	return func(count int) (units int) {
+		for i := 0; i < count; i++ {
+			send(near, 1, fds)
+			_, received := receive(far, 1)
+			units += keep(received)
+		}
+		return
+	}
+}
+
 // A goroutine waits, as anything that waits in Go does.
-func wakeUp(near, far *net.UnixConn) func(count int) (int, time.Duration) {
+func wakeUp(near, far *net.UnixConn) func(count int) int {
 	arrived := make(chan int)
 	go func() {
 		byte := make([]byte, 1)
@@ -158,7 +163,7 @@ func wakeUp(near, far *net.UnixConn) func(count int) (int, time.Duration) {
 			arrived <- n
 		}
 	}()
-	return func(count int) (units int, _ time.Duration) {
+	return func(count int) (units int) {
 		for i := 0; i < count; i++ {
 			send(far, 1, 0)
 			units += <-arrived
@@ -167,7 +172,7 @@ func wakeUp(near, far *net.UnixConn) func(count int) (int, time.Duration) {
 	}
 }
 
-func connectClose(count int) (units int, _ time.Duration) {
+func connectClose(count int) (units int) {
 	for i := 0; i < count; i++ {
 		conn, err := net.DialUnix("unix", nil, address())
 		check(err)
@@ -198,7 +203,7 @@ func takeMessages(conn *net.UnixConn, count, size int) (bytes, descriptors int) 
 	for bytes < count*size {
 		n, fds := receive(conn, size)
 		bytes += n
-		descriptors += closeAll(fds)
+		descriptors += keep(fds)
 	}
 	return
 }
@@ -258,11 +263,16 @@ func receive(conn *net.UnixConn, size int) (int, []int) {
 	return n, fds
 }
 
-func closeAll(fds []int) int {
-	for _, fd := range fds {
+func keep(fds []int) int {
+	kept = append(kept, fds...)
+	return len(fds)
+}
+
+func closeKept() {
+	for _, fd := range kept {
 		syscall.Close(fd)
 	}
-	return len(fds)
+	kept = kept[:0]
 }
 
 func end(fd int) *net.UnixConn {

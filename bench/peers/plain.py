@@ -7,15 +7,23 @@ import socket
 import sys
 import time
 
-FULL, LARGE = 252, 65536
+FULL, LARGE, KEPT = 252, 65536, 4000
 BYTE, BLOCK = b'x', b'x' * LARGE
 NULL = os.open('/dev/null', os.O_RDWR)
 
 
-def close_all(fds):
-    for fd in fds:
-        os.close(fd)
+kept = []
+
+
+def keep(fds):
+    kept.extend(fds)
     return len(fds)
+
+
+def close_kept():
+    for fd in kept:
+        os.close(fd)
+    kept.clear()
 
 
 def ask(count):
@@ -29,35 +37,23 @@ def asked():
     return int.from_bytes(count, 'little')
 
 
-def one_at_a_time(count):
-    start, units = time.perf_counter_ns(), 0
+def one_at_a_time(count, fds):
+    units = 0
     for _ in range(count):
-        socket.send_fds(END, [BYTE], [NULL])
-        units += close_all(socket.recv_fds(FAR_END, 1, 1)[1])
-    return time.perf_counter_ns() - start, units
-
-
-def full(count):
-    spent, units, fds = 0, 0, [NULL] * FULL
-    for _ in range(count):
-        start = time.perf_counter_ns()
         socket.send_fds(END, [BYTE], fds)
-        received = socket.recv_fds(FAR_END, 1, FULL)[1]
-        spent += time.perf_counter_ns() - start
-        units += close_all(received)
-    return spent, units
+        units += keep(socket.recv_fds(FAR_END, 1, FULL)[1])
+    return units
 
 
 def take_messages(count, size):
-    start, received, descriptors = time.perf_counter_ns(), 0, 0
+    received, descriptors = 0, 0
     ask(count)
     while received < count * size:
         data, fds, _, _ = socket.recv_fds(END, size, 2)
         received += len(data)
-        descriptors += close_all(fds)
+        descriptors += keep(fds)
     assert descriptors == count, descriptors
-    units = descriptors if size == 1 else received
-    return time.perf_counter_ns() - start, units
+    return descriptors if size == 1 else received
 
 
 def give_messages(data):
@@ -67,11 +63,11 @@ def give_messages(data):
 
 
 def take_bytes(count):
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     ask(count)
     while units < count * LARGE:
         units += len(END.recv(LARGE))
-    return time.perf_counter_ns() - start, units
+    return units
 
 
 def give_bytes():
@@ -81,11 +77,11 @@ def give_bytes():
 
 
 def ping(count):
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     for _ in range(count):
         socket.send_fds(END, [BYTE], [NULL])
-        units += 1 + close_all(socket.recv_fds(END, 1, 1)[1])
-    return time.perf_counter_ns() - start, units
+        units += 1 + keep(socket.recv_fds(END, 1, 1)[1])
+    return units
 
 
 def pong():
@@ -93,29 +89,30 @@ def pong():
         data, fds, _, _ = socket.recv_fds(END, 1, 1)
         if not data:
             return
-        close_all(fds)
         socket.send_fds(END, [BYTE], [NULL])
+        keep(fds)
+        close_kept()
 
 
 def wake_up(count):
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     waiting = select.poll()
     waiting.register(END, select.POLLIN)
     for _ in range(count):
         FAR_END.send(BYTE)
         waiting.poll()
         units += len(END.recv(1))
-    return time.perf_counter_ns() - start, units
+    return units
 
 
 def connect_close(count):
-    start, units = time.perf_counter_ns(), 0
+    units = 0
     for _ in range(count):
         with socket.socket(socket.AF_UNIX) as sock:
             sock.connect(PATH)
             socket.send_fds(sock, [BYTE], [NULL])
             units += len(sock.recv(1))
-    return time.perf_counter_ns() - start, units
+    return units
 
 
 def listen_ready():
@@ -130,8 +127,9 @@ def accept_answer():
     listener = listen_ready()
     while True:
         with listener.accept()[0] as sock:
-            close_all(socket.recv_fds(sock, 1, 1)[1])
+            keep(socket.recv_fds(sock, 1, 1)[1])
             sock.send(BYTE)
+            close_kept()
 
 
 def hold(count):
@@ -145,9 +143,9 @@ def hold(count):
 
 
 TIMER = {
-    'one-at-a-time': one_at_a_time,
+    'one-at-a-time': lambda count: one_at_a_time(count, [NULL]),
     'in-flight': lambda count: take_messages(count, 1),
-    'full': full,
+    'full': lambda count: one_at_a_time(count, [NULL] * FULL),
     'ping-pong': ping,
     'stream': lambda count: take_messages(count, LARGE),
     'bytes': take_bytes,
@@ -176,5 +174,12 @@ else:
 if role == 'other':
     OTHER[row]()
 else:
+    portion = KEPT // FULL if row == 'full' else KEPT
     for line in sys.stdin:
-        print(*TIMER[row](int(line)), flush=True)
+        spent, units, count = 0, 0, int(line)
+        for done in range(0, count, portion):
+            start = time.perf_counter_ns()
+            units += TIMER[row](min(portion, count - done))
+            spent += time.perf_counter_ns() - start
+            close_kept()
+        print(spent, units, flush=True)

@@ -1,33 +1,44 @@
 // subprocess.send(message, handle), which Node has for a parent and its own
-// children. It passes Node's objects, not descriptors, so /dev/null cannot go:
-// a listening net.Server does, the cheapest of the kinds that it takes. The
-// command line, the rows and what is counted: see plain.c. The second process
-// is a child of the timer's, as it has to be; the one that the run starts has
-// nothing to do.
+// children. It passes Node's objects, not descriptors, so /dev/null cannot go.
+// What can go is made by the program that runs this: subprocess-server.ts, the
+// cheapest of the kinds, or subprocess-socket.ts, what programs mostly pass.
+//
+// The command line, the rows and what is counted: see plain.c. The second
+// process is a child of the timer's, as it has to be; the one that the run
+// starts has nothing to do.
 
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:net'
+import type { Server, Socket } from 'node:net'
+import { setImmediate } from 'node:timers/promises'
 
 import { BLOCK, LARGE, role, row, serveTimer } from './timer.ts'
 
 /** Most messages that a sender hands over before it waits. */
 const WINDOW = 256
 
-if (role === 'other' && !process.connected) process.exit()
+type Handle = Server | Socket
 
-// The server would keep the child alive.
-process.once('disconnect', () => process.exit())
+const kept: Handle[] = []
 
-const handle = createServer().listen(0, '127.0.0.1')
-await once(handle, 'listening')
+/** @param program the file that this runs in, for the second process */
+export async function passHandles(
+  program: string,
+  handle: Handle,
+): Promise<void> {
+  // What is passed would keep the child alive.
+  process.once('disconnect', () => process.exit())
+  if (role === 'timer') await serveTimer(timer(program, handle), closeKept)
+  else if (!process.connected) process.exit()
+  else if (row === 'ping-pong') pong(handle)
+  else giveMessages(handle, row === 'stream' ? BLOCK : 'x')
+}
 
-if (role === 'timer') await serveTimer(timer())
-else if (row === 'ping-pong') pong()
-else giveMessages(row === 'stream' ? BLOCK : 'x')
-
-function timer(): (count: number) => Promise<number> {
-  const child = fork(import.meta.filename, [row, 'other'], {
+function timer(
+  program: string,
+  handle: Handle,
+): (count: number) => Promise<number> {
+  const child = fork(program, [row, 'other'], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     serialization: 'advanced', // for the Buffers of `stream`
   })
@@ -37,7 +48,7 @@ function timer(): (count: number) => Promise<number> {
       for (let i = 0; i < count; i++) {
         const answer = once(child, 'message')
         child.send('x', handle, { keepOpen: true })
-        units += 1 + closed((await answer)[1])
+        units += 1 + keep((await answer)[1])
       }
       return units
     }
@@ -46,7 +57,7 @@ function timer(): (count: number) => Promise<number> {
     let received = 0
     return new Promise((resolve) => {
       const take = (_: unknown, theirs: unknown): void => {
-        received += closed(theirs)
+        received += keep(theirs)
         if (received < count) return
         child.off('message', take)
         resolve(row === 'stream' ? count * LARGE : received)
@@ -57,14 +68,15 @@ function timer(): (count: number) => Promise<number> {
   }
 }
 
-function pong(): void {
+function pong(handle: Handle): void {
   process.on('message', (_, theirs) => {
-    closed(theirs)
     process.send?.('x', handle, { keepOpen: true })
+    keep(theirs)
+    closeKept()
   })
 }
 
-function giveMessages(data: string | Buffer): void {
+function giveMessages(handle: Handle, data: string | Buffer): void {
   process.on('message', async (asked) => {
     for (let left = Number(asked); left > 0; left -= WINDOW) {
       const sends = Array.from({ length: Math.min(left, WINDOW) }, () => {
@@ -77,9 +89,15 @@ function giveMessages(data: string | Buffer): void {
   })
 }
 
-function closed(theirs: unknown): number {
+function keep(theirs: unknown): number {
   if (!theirs) throw new Error('Expected a handle, got none')
-  const server = theirs as Server
-  server.close()
-  return 1
+  return kept.push(theirs as Handle) && 1
+}
+
+async function closeKept(): Promise<void> {
+  for (const handle of kept.splice(0)) {
+    if ('destroy' in handle) handle.destroy()
+    else handle.close()
+  }
+  await setImmediate() // they are closed as the event loop goes round
 }

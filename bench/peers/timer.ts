@@ -13,14 +13,22 @@ export const NULL = openSync('/dev/null', 'r+')
 
 export const [row = '', role = '', path = '', held = ''] = process.argv.slice(2)
 
-/** Nanoseconds since some moment. */
-export function now(): number {
-  return performance.now() * 1e6
+/** Most descriptors that are kept open before they are closed. */
+const KEPT = 4000
+
+/** Most messages before those that came in them are closed. */
+const PORTION = row === 'full' ? Math.floor(KEPT / FULL) : KEPT
+
+const kept: (readonly number[])[] = []
+
+/** Takes what was received, until closeKept. How many they are. */
+export function keep(fds: readonly number[]): number {
+  kept.push(fds)
+  return fds.length
 }
 
-export function closeAll(fds: readonly number[]): number {
-  for (const fd of fds) closeSync(fd)
-  return fds.length
+export function closeKept(): void {
+  for (const fd of kept.splice(0).flat()) closeSync(fd)
 }
 
 /** The timer's question to the other process. */
@@ -33,19 +41,22 @@ export function question(count: number): Buffer {
 /**
  * Answers each COUNT on stdin with what `batch` took and counted.
  *
- * @param batch returns how many units it moved, or that and the nanoseconds,
- * where not all of the time counts
+ * @param batch does so many; returns how many units it moved
+ * @param tidyUp closes what was received, which is not timed
  */
 export async function serveTimer(
-  batch: (count: number) => Promise<number | { units: number; ns: number }>,
+  batch: (count: number) => Promise<number>,
+  tidyUp: () => Promise<void> | void = closeKept,
 ): Promise<void> {
   for await (const line of createInterface({ input: process.stdin })) {
-    const start = now()
-    const result = await batch(Number(line))
-    const ns = now() - start
-    const { units, ns: timed } =
-      typeof result === 'number' ? { units: result, ns } : result
-    console.log(`${Math.round(timed)} ${units}`)
+    let [ms, units] = [0, 0]
+    for (let left = Number(line); left > 0; left -= PORTION) {
+      const start = performance.now()
+      units += await batch(Math.min(left, PORTION))
+      ms += performance.now() - start
+      await tidyUp()
+    }
+    console.log(`${Math.round(ms * 1e6)} ${units}`)
   }
   process.exit() // the sockets would keep it alive
 }

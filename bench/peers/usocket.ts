@@ -11,11 +11,11 @@ import { UServer, USocket } from 'usocket'
 import {
   BLOCK,
   BYTE,
-  closeAll,
+  closeKept,
   held,
+  keep,
   LARGE,
   NULL,
-  now,
   path,
   question,
   role,
@@ -33,35 +33,8 @@ const MOST = 64
 const lotOf = (size: number) => (size === 1 ? 128 : 1)
 
 const timers: Record<string, () => Promise<void>> = {
-  'one-at-a-time': () => {
-    const [near, far] = [socketOf(3), socketOf(4)]
-    return serveTimer(async (count) => {
-      let units = 0
-      for (let i = 0; i < count; i++) {
-        near.write({ data: BYTE, fds: [NULL] })
-        units += closeAll((await receive(far)).fds)
-      }
-      return units
-    })
-  },
-
-  full: () => {
-    const [near, far] = [socketOf(3), socketOf(4)]
-    const fds = Array<number>(MOST).fill(NULL)
-    return serveTimer(async (count) => {
-      let units = 0
-      let ns = 0
-      for (let i = 0; i < count; i++) {
-        const start = now()
-        near.write({ data: BYTE, fds })
-        const message = await receive(far)
-        ns += now() - start
-        units += closeAll(message.fds)
-      }
-      return { units, ns }
-    })
-  },
-
+  'one-at-a-time': () => takeOneAtATime([NULL]),
+  full: () => takeOneAtATime(Array<number>(MOST).fill(NULL)),
   'in-flight': () => takeMessages(BYTE.length),
   stream: () => takeMessages(LARGE),
 
@@ -71,7 +44,7 @@ const timers: Record<string, () => Promise<void>> = {
       let units = 0
       for (let i = 0; i < count; i++) {
         socket.write({ data: BYTE, fds: [NULL] })
-        units += 1 + closeAll((await receive(socket)).fds)
+        units += 1 + keep((await receive(socket)).fds)
       }
       return units
     })
@@ -111,15 +84,18 @@ const others: Record<string, () => Promise<void>> = {
   'ping-pong': async () => {
     const socket = socketOf(3)
     for (;;) {
-      closeAll((await receive(socket)).fds)
+      const { fds } = await receive(socket)
       socket.write({ data: BYTE, fds: [NULL] })
+      keep(fds)
+      closeKept()
     }
   },
 
   connect: () =>
     serve(async (socket) => {
-      closeAll((await receive(socket)).fds)
+      keep((await receive(socket)).fds)
       socket.write(BYTE, () => socket.destroy())
+      closeKept()
     }),
 
   idle: () => {
@@ -132,6 +108,18 @@ const others: Record<string, () => Promise<void>> = {
 }
 
 await (role === 'timer' ? timers : others)[row]?.()
+
+async function takeOneAtATime(fds: readonly number[]): Promise<void> {
+  const [near, far] = [socketOf(3), socketOf(4)]
+  await serveTimer(async (count) => {
+    let units = 0
+    for (let i = 0; i < count; i++) {
+      near.write({ data: BYTE, fds })
+      units += keep((await receive(far)).fds)
+    }
+    return units
+  })
+}
 
 async function takeMessages(size: number): Promise<void> {
   const socket = socketOf(3)
@@ -146,7 +134,7 @@ async function takeMessages(size: number): Promise<void> {
     while (bytes < count * size) {
       const { data, fds } = await receive(socket)
       bytes += data.length
-      descriptors += closeAll(fds)
+      descriptors += keep(fds)
       const lots = Math.min(Math.floor(bytes / size / lot), confirmations)
       if (lots <= confirmed) continue
       socket.write(Buffer.alloc(lots - confirmed, BYTE))
