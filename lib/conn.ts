@@ -3,7 +3,8 @@
 // blocking anybody. Open unix(7), sendmsg(2) and recvmsg(2) beside it.
 
 import type { Outgoing, Received } from './message.ts'
-import { type Limits, Receiver, takeRights } from './receiver.ts'
+import { takeRights } from './received.ts'
+import { type Limits, Receiver } from './receiver.ts'
 import { prepare, prepareRights, Sender } from './sender.ts'
 import {
   type Credentials,

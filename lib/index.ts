@@ -1,14 +1,6 @@
 // The one public entry: everything that a program needs, and nothing more.
 
-export {
-  type ControlMessage,
-  cmsgAlign,
-  cmsgLen,
-  cmsgSpace,
-  parseControlMessages,
-  parseUnixRights,
-  unixRights,
-} from './cmsg.ts'
+export { cmsgAlign, cmsgLen, cmsgSpace, unixRights } from './cmsg.ts'
 export {
   type ReceivedFds,
   type ReceiveOptions,
@@ -25,6 +17,11 @@ export {
 } from './listener.ts'
 export { canonicalAddress, ListeningSocket } from './listening.ts'
 export type { Received } from './message.ts'
+export {
+  type ControlMessage,
+  parseControlMessages,
+  parseUnixRights,
+} from './parse.ts'
 export { describeFd, readableFrom } from './readable.ts'
 export { connectionsOn, type Protocol, serviceSocket } from './service.ts'
 export type { Credentials } from './socket.ts'

@@ -1,14 +1,7 @@
-// Listening for connections, and dialling: the life of a socket file. A file
-// left over by a server that died is replaced, one that a live server answers
-// on never is, and nothing but a socket is ever removed.
+// Listening for connections, and dialling. What becomes of the socket file when
+// somebody else has left one there: socketfile.ts.
 
-import {
-  chmodSync,
-  closeSync,
-  lstatSync,
-  type Stats,
-  unlinkSync,
-} from 'node:fs'
+import { chmodSync, closeSync, type Stats } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -20,8 +13,8 @@ import {
   connectTo,
   isAbstract,
   newSocket,
-  peerCredentials,
 } from './socket.ts'
+import { lstatAt, removeIfSame, removeStale } from './socketfile.ts'
 import { Watcher } from './watcher.ts'
 
 export type ListenOptions = {
@@ -31,8 +24,7 @@ export type ListenOptions = {
   readonly mode?: number
 }
 
-const { EAGAIN, EADDRINUSE, ECONNABORTED, ECONNREFUSED, EMFILE, ENFILE } =
-  constants.errno
+const { EAGAIN, EADDRINUSE, ECONNABORTED, EMFILE, ENFILE } = constants.errno
 
 /** Errors of accept(2) that pass: no free descriptor, or the peer has left. */
 const PASSING = [EMFILE, ENFILE, ECONNABORTED]
@@ -162,42 +154,4 @@ export class UnixListener {
     this.#watcher.rest()
     for (const wake of this.#waiting.splice(0)) wake()
   }
-}
-
-// Simplification: two servers that find the same stale file in the same
-// instant can still take it from each other. A lock file would prevent it.
-function removeStale(path: string): void {
-  const found = lstatAt(path)
-  if (found && !found.isSocket()) {
-    throw systemError('bind', -EADDRINUSE, `${path}: exists, and is no socket`)
-  }
-  const fd = newSocket()
-  try {
-    const result = connectTo(fd, path)
-    // A live server, even if its backlog is full; then it cannot say its pid.
-    if (result === 0) throw occupied(path, peerCredentials(fd).pid)
-    if (result === -EAGAIN) throw occupied(path)
-    if (result !== -ECONNREFUSED) check('connect', result, path)
-  } finally {
-    closeSync(fd)
-  }
-  if (found) removeIfSame(path, found)
-}
-
-function occupied(path: string, pid?: number): Error {
-  const who = pid === undefined ? 'a server' : `process ${pid}`
-  const message = `${path}: ${who} is listening there`
-  return Object.assign(systemError('bind', -EADDRINUSE, message), { pid })
-}
-
-/** Removes the socket file `file`, unless another is at the path by now. */
-export function removeIfSame(path: string, file: Stats): void {
-  const found = lstatAt(path)
-  if (found?.dev === file.dev && found.ino === file.ino) unlinkSync(path)
-}
-
-/** Nothing for a path where nothing is, and for a name that is no path. */
-export function lstatAt(path: string): Stats | undefined {
-  if (isAbstract(path)) return undefined
-  return lstatSync(path, { throwIfNoEntry: false })
 }

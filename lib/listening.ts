@@ -5,8 +5,9 @@
 import { closeSync, type Stats } from 'node:fs'
 import { resolve } from 'node:path'
 
-import { listenAt, lstatAt, removeIfSame } from './listener.ts'
+import { listenAt } from './listener.ts'
 import { serviceSocket } from './service.ts'
+import { lstatAt, removeIfSame } from './socketfile.ts'
 
 const LOOPBACK = '127.0.0.1'
 

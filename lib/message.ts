@@ -13,9 +13,10 @@ import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
 
 import { type Abi, host } from './abi.ts'
-import { cmsgLen, cmsgSpace, descriptorsIn } from './cmsg.ts'
+import { cmsgLen, cmsgSpace } from './cmsg.ts'
 import { allocate, check, libc } from './libc.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
+import { descriptorsIn } from './parse.ts'
 
 export type Received = {
   readonly data: Buffer

@@ -1,13 +1,13 @@
 // The receiving half of a connection: calls in line, messages that arrived
 // ahead of them, and the limits that each call sets.
 
-import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 
 import { host } from './abi.ts'
-import { countDescriptors, descriptorsIn, splitDescriptors } from './cmsg.ts'
 import { systemError } from './libc.ts'
-import { MAX_BATCH, type Received, receiveNow } from './message.ts'
+import { type Received, receiveNow } from './message.ts'
+import { Pace } from './pace.ts'
+import { closeAll, isEnd, mostFds, problemWith } from './received.ts'
 import { descriptorLimit } from './socket.ts'
 import { Vigil } from './vigil.ts'
 import type { Watcher } from './watcher.ts'
@@ -23,13 +23,6 @@ type Waiting = Limits & {
 /** Calls in one turn of the event loop: a flood must not hold up the others. */
 const CALLS_PER_TURN = 64
 
-/**
- * Whether the next message is there already when it is asked for depends on the
- * peer: a call in vain costs half a wake-up, a wake-up in vain costs all of it.
- * So what was right last time is done again this many times.
- */
-const TRUST = 16
-
 const EAGAIN = -constants.errno.EAGAIN
 
 // Descriptors that all connections together have received ahead. Were there no
@@ -40,20 +33,12 @@ export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
   readonly #vigil = new Vigil()
+  readonly #pace = new Pace()
   readonly #waiting: Waiting[] = []
   /** Received, and not asked for yet: the next one stands last. */
   #ahead: Received[] = []
   #ended = false
-  /** The socket was found empty, and the watcher has not said otherwise. */
-  #drained = false
-  /** How often to trust that, before trying all the same. */
-  #patience = 0
   #calls = 0
-  /**
-   * How many messages to ask for. The first is taken alone, so that a caller
-   * who wants just one can hand the socket on with nothing lost.
-   */
-  #appetite = 1
 
   constructor(fd: number, watcher: Watcher) {
     this.#fd = fd
@@ -75,7 +60,7 @@ export class Receiver {
   /** The watcher's news. */
   readable(failure?: Error): void {
     if (failure) this.#waiting.shift()?.reject(failure)
-    this.#drained = false
+    this.#pace.news()
     this.#calls = 0
     this.#vigil.end(performance.now())
     this.#serve()
@@ -115,13 +100,12 @@ export class Receiver {
   // One system call. False if the watcher has to be waited for.
   #fetch(caller: Waiting): boolean {
     if (this.#calls === CALLS_PER_TURN) return false
-    if (this.#drained && this.#patience-- > 0) return false
+    const count = Math.min(this.#pace.next(), allowance())
+    if (count === 0) return false
     this.#calls++
-    const count = Math.min(this.#appetite, allowance())
     const result = receiveNow(this.#fd, caller.maxBytes, count)
     if (result === EAGAIN) {
-      this.#drained = true
-      this.#patience = TRUST
+      this.#pace.came(count, 0)
       return false
     }
     if (typeof result === 'number') {
@@ -133,13 +117,7 @@ export class Receiver {
     if (this.#ended) result.splice(end)
     for (const message of result) aheadOfAll += mostFds(message)
     this.#ahead = result.reverse()
-    if (this.#ended) return true
-    // With more than one asked for, fewer means that the socket is empty; so
-    // one is asked for only once.
-    this.#drained = result.length < count
-    this.#appetite = this.#drained
-      ? Math.max(2, result.length)
-      : Math.min(count * 2, MAX_BATCH)
+    this.#pace.came(count, result.length)
     return true
   }
 
@@ -165,60 +143,4 @@ export class Receiver {
 function allowance(): number {
   const free = descriptorLimit() / 2 - aheadOfAll
   return Math.max(1, Math.floor(free / host.maxFds))
-}
-
-// An upper bound, without a look inside.
-function mostFds({ control }: Received): number {
-  return control.length >> 2
-}
-
-// Zero bytes are the end of file, unless descriptors came with them (recent
-// FreeBSD). Credentials may stand beside an end of file (SO_PASSCRED).
-function isEnd({ data, control }: Received): boolean {
-  return data.length === 0 && countDescriptors(control) === 0
-}
-
-/** Why a message must not be delivered, if so: then nothing of it is. */
-export function problemWith(
-  message: Received,
-  maxFds: number,
-): Error | undefined {
-  const { data, control, flags } = message
-  if (flags & host.constants.MSG_CTRUNC) {
-    const got = countDescriptors(control)
-    return Object.assign(
-      new Error(
-        'Expected whole ancillary data, got it truncated (MSG_CTRUNC): ' +
-          `closed the ${got} descriptors that came; is the limit of open ` +
-          `descriptors (${descriptorLimit()}, RLIMIT_NOFILE) reached?`,
-      ),
-      { code: 'ERR_FDS_TRUNCATED', data },
-    )
-  }
-  if (mostFds(message) <= maxFds) return undefined
-  const got = countDescriptors(control)
-  if (got <= maxFds) return undefined
-  return Object.assign(
-    new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),
-    { code: 'ERR_TOO_MANY_FDS', data },
-  )
-}
-
-/**
- * The descriptors of all rights in `control`, from then on the caller's; any
- * other is closed. Where a part makes no sense, nothing is kept of the whole.
- */
-export function takeRights(control: Buffer): number[] {
-  try {
-    const { rights, others } = splitDescriptors(control)
-    for (const fd of others) closeSync(fd)
-    return rights
-  } catch (error) {
-    for (const fd of descriptorsIn(control)) closeSync(fd)
-    throw error
-  }
-}
-
-function closeAll({ control }: Received): void {
-  for (const fd of descriptorsIn(control)) closeSync(fd)
 }

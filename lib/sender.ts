@@ -4,12 +4,7 @@
 import { constants } from 'node:os'
 
 import { type Abi, host } from './abi.ts'
-import {
-  buildRights,
-  isRights,
-  parseControlMessages,
-  splitDescriptors,
-} from './cmsg.ts'
+import { buildRights } from './cmsg.ts'
 import { systemError } from './libc.ts'
 import {
   CONTROL_ROOM,
@@ -17,6 +12,7 @@ import {
   type Outgoing,
   sendNow,
 } from './message.ts'
+import { isRights, parseControlMessages, splitDescriptors } from './parse.ts'
 import { whenRoom } from './room.ts'
 import type { Watcher } from './watcher.ts'
 

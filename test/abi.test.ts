@@ -4,9 +4,10 @@
 import { execFileSync } from 'node:child_process'
 import { DataType } from 'ffi-rs'
 import { t } from 'tap'
-import { abis, host, selectAbi } from '../lib/abi.ts'
+import { host, selectAbi } from '../lib/abi.ts'
 
 import { buildRights, cmsgAlign, cmsgLen, cmsgSpace } from '../lib/cmsg.ts'
+import { abis } from '../lib/layouts.ts'
 import { addressType } from '../lib/libc.ts'
 import { initMsghdr, setParts } from '../lib/msghdr.ts'
 import { compileC, missing, temporaryFolder } from './support.ts'

@@ -2,18 +2,21 @@
 
 import { t } from 'tap'
 
-import { type Abi, abis, selectAbi } from '../lib/abi.ts'
+import { type Abi, selectAbi } from '../lib/abi.ts'
 import {
   buildRights,
   cmsgAlign,
   cmsgLen,
   cmsgSpace,
+  unixRights,
+} from '../lib/cmsg.ts'
+import { abis } from '../lib/layouts.ts'
+import {
   descriptorsIn,
   isRights,
   parseControlMessages,
   parseUnixRights,
-  unixRights,
-} from '../lib/cmsg.ts'
+} from '../lib/parse.ts'
 
 const linux = selectAbi('linux', 'x64', 'LE')
 const layouts = [...new Set(Object.values(abis))]

@@ -22,7 +22,7 @@ import {
   UnixConn,
   unixRights,
 } from '../lib/index.ts'
-import { takeRights } from '../lib/receiver.ts'
+import { takeRights } from '../lib/received.ts'
 import { duplicate, newSocket, newSocketpair } from '../lib/socket.ts'
 import { leakFree, openFds, pipe, temporaryFolder } from './support.ts'
 

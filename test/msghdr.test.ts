@@ -3,7 +3,8 @@
 
 import { t } from 'tap'
 
-import { abis, selectAbi } from '../lib/abi.ts'
+import { selectAbi } from '../lib/abi.ts'
+import { abis } from '../lib/layouts.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from '../lib/msghdr.ts'
 
 const IOV = 0x12345678

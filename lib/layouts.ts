@@ -1,0 +1,194 @@
+// The numbers that C gets from its headers: where each field of msghdr, iovec
+// and cmsghdr lies, and what each constant is worth, for every platform that
+// this library knows. Pure data; nothing here calls anything.
+//
+// All sizes and offsets are bytes. Every length field is written as 32 bits:
+// where the C type is wider (size_t on 64-bit glibc) or carries a pad beside it
+// (musl), the upper half stays zero, so that one table serves both libcs.
+//
+// Linux: printed by a C program, which the tests compile again and compare.
+// darwin, FreeBSD: read from xnu-11417 and FreeBSD 12.1/14 headers, not
+// executed there. Man pages: cmsg(3), recvmsg(2), unix(7).
+
+import type { Abi } from './abi.ts'
+
+/** A constant that the platform has not got: flags of 0 change nothing. */
+const NONE = 0
+
+const linuxConstants = {
+  AF_UNIX: 1,
+  SOCK_STREAM: 1,
+  SOCK_CLOEXEC: 0x80000,
+  SOCK_NONBLOCK: 0x800,
+  SOL_SOCKET: 1,
+  SO_TYPE: 3,
+  SCM_RIGHTS: 1,
+  SCM_PIDFD: 4,
+  MSG_CTRUNC: 0x8,
+  MSG_TRUNC: 0x20,
+  MSG_DONTWAIT: 0x40,
+  MSG_NOSIGNAL: 0x4000,
+  MSG_CMSG_CLOEXEC: 0x40000000,
+  FIOCLEX: 0x5451,
+  F_GETFL: 3,
+  RLIMIT_NOFILE: 7,
+  ETOOMANYREFS: 109,
+} as const
+
+const linuxPeercred = {
+  level: 1, // SOL_SOCKET
+  option: 17, // SO_PEERCRED
+  size: 12, // struct ucred
+  uid: 4,
+  gid: 8,
+  pid: { offset: 0 },
+} as const
+
+const linux64: Abi = {
+  name: 'linux 64-bit',
+  pointerSize: 8,
+  cmsgAlignment: 8,
+  cmsghdr: {
+    size: 16,
+    cmsg_len: 0,
+    cmsg_level: 8,
+    cmsg_type: 12,
+    cmsg_data: 16,
+  },
+  msghdr: {
+    size: 56,
+    msg_iov: 16,
+    msg_iovlen: 24,
+    msg_control: 32,
+    msg_controllen: 40,
+    msg_flags: 48,
+  },
+  mmsghdr: { size: 64, msg_len: 56 },
+  iovec: { size: 16, iov_base: 0, iov_len: 8 },
+  sockaddr_un: {
+    sun_family: 0,
+    sun_path: 2,
+    sun_path_size: 108,
+    hasAbstractNames: true,
+  },
+  peercred: linuxPeercred,
+  maxFds: 253, // SCM_MAX_FD in include/net/scm.h
+  emsgsizeMeansFull: false,
+  constants: linuxConstants,
+}
+
+const linux32: Abi = {
+  ...linux64,
+  name: 'linux 32-bit',
+  pointerSize: 4,
+  cmsgAlignment: 4,
+  cmsghdr: {
+    size: 12,
+    cmsg_len: 0,
+    cmsg_level: 4,
+    cmsg_type: 8,
+    cmsg_data: 12,
+  },
+  msghdr: {
+    size: 28,
+    msg_iov: 8,
+    msg_iovlen: 12,
+    msg_control: 16,
+    msg_controllen: 20,
+    msg_flags: 24,
+  },
+  mmsghdr: { size: 32, msg_len: 28 },
+  iovec: { size: 8, iov_base: 0, iov_len: 4 },
+}
+
+const bsdConstants = {
+  ...linuxConstants,
+  SOCK_CLOEXEC: NONE,
+  SOCK_NONBLOCK: NONE,
+  SOL_SOCKET: 0xffff,
+  SO_TYPE: 0x1008,
+  SCM_PIDFD: NONE,
+  MSG_CTRUNC: 0x20,
+  MSG_TRUNC: 0x10,
+  MSG_DONTWAIT: 0x80,
+  MSG_NOSIGNAL: 0x80000,
+  MSG_CMSG_CLOEXEC: NONE,
+  FIOCLEX: 0x20006601,
+  RLIMIT_NOFILE: 8,
+  ETOOMANYREFS: 59,
+} as const
+
+const darwin: Abi = {
+  name: 'darwin',
+  pointerSize: 8,
+  cmsgAlignment: 4,
+  cmsghdr: {
+    size: 12,
+    cmsg_len: 0,
+    cmsg_level: 4,
+    cmsg_type: 8,
+    cmsg_data: 12,
+  },
+  msghdr: {
+    size: 48,
+    msg_iov: 16,
+    msg_iovlen: 24,
+    msg_control: 32,
+    msg_controllen: 40,
+    msg_flags: 44,
+  },
+  mmsghdr: { size: NONE, msg_len: NONE },
+  iovec: { size: 16, iov_base: 0, iov_len: 8 },
+  sockaddr_un: {
+    sun_family: 1,
+    sun_path: 2,
+    sun_path_size: 104,
+    hasAbstractNames: false,
+  },
+  peercred: {
+    level: 0, // SOL_LOCAL
+    option: 1, // LOCAL_PEERCRED
+    size: 76, // struct xucred
+    uid: 4,
+    gid: 12, // cr_groups[0]
+    pid: { option: 2 }, // LOCAL_PEERPID
+  },
+  maxFds: 254,
+  emsgsizeMeansFull: true,
+  constants: bsdConstants,
+}
+
+const freebsd: Abi = {
+  ...darwin,
+  name: 'freebsd 64-bit',
+  cmsgAlignment: 8,
+  // The odd one: a header of 12 bytes whose data begins at 16.
+  cmsghdr: {
+    size: 12,
+    cmsg_len: 0,
+    cmsg_level: 4,
+    cmsg_type: 8,
+    cmsg_data: 16,
+  },
+  mmsghdr: { size: 56, msg_len: 48 },
+  peercred: { ...darwin.peercred, size: 88, pid: { offset: 80 } },
+  emsgsizeMeansFull: false,
+  constants: {
+    ...bsdConstants,
+    SOCK_CLOEXEC: 0x10000000,
+    SOCK_NONBLOCK: 0x20000000,
+    MSG_NOSIGNAL: 0x20000,
+    MSG_CMSG_CLOEXEC: 0x40000,
+  },
+}
+
+/** Every known layout, by `platform-arch` as Node names them. */
+export const abis: Readonly<Record<string, Abi>> = {
+  'linux-x64': linux64,
+  'linux-arm64': linux64,
+  'linux-arm': linux32,
+  'darwin-x64': darwin,
+  'darwin-arm64': darwin,
+  'freebsd-x64': freebsd,
+  'freebsd-arm64': freebsd,
+}
