@@ -111,13 +111,15 @@ export class UnixConn {
    * descriptor they bring (SCM_PIDFD) is closed.
    */
   async recvFds(options: ReceiveOptions = {}): Promise<ReceivedFds | null> {
-    const limits = limitsOf(options)
+    const { maxBytes, maxFds } = limitsOf(options)
+    // takeRights counts them, so the receiver need not.
+    const limits = { maxBytes, maxFds: Number.POSITIVE_INFINITY }
     const arrived = this.#receiver.arrived(limits)
     const message = arrived ?? (await this.#receiver.receive(limits))
     if (message === null) return null
     const { data, control } = message
     if (control.length === 0) return { data, fds: [] }
-    return { data, fds: takeRights(control) }
+    return { data, fds: takeRights(message, maxFds) }
   }
 
   /** Who is at the other end: see `peerCredentials` in socket.ts. */

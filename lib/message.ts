@@ -13,7 +13,7 @@ import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
 
 import { type Abi, host } from './abi.ts'
-import { cmsgLen, cmsgSpace } from './cmsg.ts'
+import { cmsgLen, cmsgSpace, viewOf } from './cmsg.ts'
 import { allocate, check, libc } from './libc.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
 import { descriptorsIn } from './parse.ts'
@@ -51,10 +51,11 @@ const DATA = CONTROLS + MAX_BATCH * CONTROL_ROOM
 const ENOMEM = -constants.errno.ENOMEM
 
 const memory = allocate(DATA + MAX_BYTES)
+const view = viewOf(memory.bytes)
 
 for (let slot = 0; slot < MAX_BATCH; slot++) {
   const iov = memory.address + IOVECS + slot * host.iovec.size
-  initMsghdr(memory.bytes, slot * HEADER_SIZE, iov, host)
+  initMsghdr(view, slot * HEADER_SIZE, iov, host)
 }
 
 /**
@@ -91,7 +92,7 @@ export function sendNow(
   if (sent < 0) return sent
   const lengths: number[] = []
   for (let slot = 0; slot < sent; slot++) {
-    lengths.push(readMsgLen(memory.bytes, slot * HEADER_SIZE, host))
+    lengths.push(readMsgLen(view, slot * HEADER_SIZE, host))
   }
   return lengths
 }
@@ -125,7 +126,7 @@ export function receiveNow(
   if (filled < 0) return filled
   const messages: Received[] = []
   for (let slot = 0; slot < filled; slot++) {
-    const length = readMsgLen(memory.bytes, slot * HEADER_SIZE, host)
+    const length = readMsgLen(view, slot * HEADER_SIZE, host)
     messages.push(take(slot, DATA + slot * room, length, abi))
   }
   return messages
@@ -149,7 +150,7 @@ export function maxFdsPerMessage(
 // Copies one received message out of the shared memory.
 function take(slot: number, data: number, length: number, abi: Abi): Received {
   const { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC, FIOCLEX } = abi.constants
-  const header = readMsghdr(memory.bytes, slot * HEADER_SIZE, host)
+  const header = readMsghdr(view, slot * HEADER_SIZE, host)
   const controlAt = CONTROLS + slot * CONTROL_ROOM
   const control = copyOut(controlAt, header.controlLength)
   // Without MSG_CMSG_CLOEXEC (darwin) a child that another thread starts
@@ -191,5 +192,5 @@ function place(
     controlLength,
   }
   const iov = IOVECS + slot * host.iovec.size
-  setParts(memory.bytes, slot * HEADER_SIZE, iov, parts, host)
+  setParts(view, slot * HEADER_SIZE, iov, parts, host)
 }

@@ -1,6 +1,6 @@
 // struct msghdr, struct iovec and struct mmsghdr as bytes: what sendmsg(2),
-// recvmsg(2) and their plural forms read and write. Pure arithmetic on a
-// Buffer; the layouts come from abi.ts. On 64-bit Linux:
+// recvmsg(2) and their plural forms read and write. Pure arithmetic on memory;
+// the layouts come from abi.ts. On 64-bit Linux:
 //
 //    msghdr                                  iovec
 //     0  msg_name        8  (null)            0  iov_base  8
@@ -13,6 +13,7 @@
 //    56                     mmsghdr adds msg_len here, the bytes moved
 
 import type { Abi } from './abi.ts'
+import { LE } from './cmsg.ts'
 
 /** Where in memory the parts of one message lie. Addresses and bytes. */
 export type Parts = {
@@ -28,13 +29,13 @@ export type Parts = {
  * `iov`. To be done once: no call changes this part.
  */
 export function initMsghdr(
-  memory: Buffer,
+  memory: DataView,
   at: number,
   iov: number,
   abi: Abi,
 ): void {
   writePointer(memory, at + abi.msghdr.msg_iov, iov, abi)
-  memory.writeUInt32LE(1, at + abi.msghdr.msg_iovlen)
+  memory.setUint32(at + abi.msghdr.msg_iovlen, 1, LE)
 }
 
 /**
@@ -43,7 +44,7 @@ export function initMsghdr(
  * and a header used again would offer no room for descriptors.
  */
 export function setParts(
-  memory: Buffer,
+  memory: DataView,
   at: number,
   iovAt: number,
   parts: Parts,
@@ -51,37 +52,37 @@ export function setParts(
 ): void {
   const { msghdr, iovec } = abi
   writePointer(memory, iovAt + iovec.iov_base, parts.data, abi)
-  memory.writeUInt32LE(parts.dataLength, iovAt + iovec.iov_len)
+  memory.setUint32(iovAt + iovec.iov_len, parts.dataLength, LE)
   // darwin refuses a control pointer that has no control behind it.
   const control = parts.controlLength > 0 ? parts.control : 0
   writePointer(memory, at + msghdr.msg_control, control, abi)
-  memory.writeUInt32LE(parts.controlLength, at + msghdr.msg_controllen)
+  memory.setUint32(at + msghdr.msg_controllen, parts.controlLength, LE)
 }
 
 /** What recvmsg wrote back: the control bytes that it used, and its flags. */
 export function readMsghdr(
-  memory: Buffer,
+  memory: DataView,
   at: number,
   abi: Abi,
 ): { controlLength: number; flags: number } {
   return {
-    controlLength: memory.readUInt32LE(at + abi.msghdr.msg_controllen),
-    flags: memory.readUInt32LE(at + abi.msghdr.msg_flags),
+    controlLength: memory.getUint32(at + abi.msghdr.msg_controllen, LE),
+    flags: memory.getUint32(at + abi.msghdr.msg_flags, LE),
   }
 }
 
 /** What sendmmsg or recvmmsg wrote back: the bytes that one message moved. */
-export function readMsgLen(memory: Buffer, at: number, abi: Abi): number {
-  return memory.readUInt32LE(at + abi.mmsghdr.msg_len)
+export function readMsgLen(memory: DataView, at: number, abi: Abi): number {
+  return memory.getUint32(at + abi.mmsghdr.msg_len, LE)
 }
 
 function writePointer(
-  memory: Buffer,
+  memory: DataView,
   at: number,
   address: number,
   abi: Abi,
 ): void {
-  memory.writeUInt32LE(address >>> 0, at)
+  memory.setUint32(at, address >>> 0, LE)
   if (abi.pointerSize === 4) return
-  memory.writeUInt32LE(Math.floor(address / 2 ** 32), at + 4)
+  memory.setUint32(at + 4, Math.floor(address / 2 ** 32), LE)
 }

@@ -40,24 +40,23 @@ export function problemWith(
   }
   if (mostFds(message) <= maxFds) return undefined
   const got = countDescriptors(control)
-  if (got <= maxFds) return undefined
-  return Object.assign(
-    new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),
-    { code: 'ERR_TOO_MANY_FDS', data },
-  )
+  return got > maxFds ? tooMany(maxFds, got, data) : undefined
 }
 
 /**
- * The descriptors of all rights in `control`, from then on the caller's; any
- * other is closed. Where a part makes no sense, nothing is kept of the whole.
+ * The descriptors of all rights in a message, from then on the caller's; any
+ * other is closed. Where a part makes no sense, or there are more than `maxFds`
+ * in all, nothing is kept of the whole.
  */
-export function takeRights(control: Buffer): number[] {
+export function takeRights(message: Received, maxFds: number): number[] {
   try {
-    const { rights, others } = splitDescriptors(control)
+    const { rights, others } = splitDescriptors(message.control)
+    const got = rights.length + others.length
+    if (got > maxFds) throw tooMany(maxFds, got, message.data)
     for (const fd of others) closeSync(fd)
     return rights
   } catch (error) {
-    for (const fd of descriptorsIn(control)) closeSync(fd)
+    closeAll(message)
     throw error
   }
 }
@@ -65,4 +64,11 @@ export function takeRights(control: Buffer): number[] {
 /** Closes what came with a message that is not delivered. */
 export function closeAll({ control }: Received): void {
   for (const fd of descriptorsIn(control)) closeSync(fd)
+}
+
+function tooMany(maxFds: number, got: number, data: Buffer): Error {
+  return Object.assign(
+    new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),
+    { code: 'ERR_TOO_MANY_FDS', data },
+  )
 }

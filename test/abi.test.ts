@@ -6,7 +6,13 @@ import { DataType } from 'ffi-rs'
 import { t } from 'tap'
 import { host, selectAbi } from '../lib/abi.ts'
 
-import { buildRights, cmsgAlign, cmsgLen, cmsgSpace } from '../lib/cmsg.ts'
+import {
+  buildRights,
+  cmsgAlign,
+  cmsgLen,
+  cmsgSpace,
+  viewOf,
+} from '../lib/cmsg.ts'
 import { abis } from '../lib/layouts.ts'
 import { addressType } from '../lib/libc.ts'
 import { initMsghdr, setParts } from '../lib/msghdr.ts'
@@ -87,8 +93,8 @@ t.test(
       control: 0x55667788,
       controlLength: 24,
     }
-    initMsghdr(memory, 0, 0x12345678, host)
-    setParts(memory, 0, host.mmsghdr.size, parts, host)
+    initMsghdr(viewOf(memory), 0, 0x12345678, host)
+    setParts(viewOf(memory), 0, host.mmsghdr.size, parts, host)
     same('msghdr', memory.toString('hex', 0, host.msghdr.size))
     same('iovec', memory.toString('hex', host.mmsghdr.size))
     t.strictSame([...c.keys()], [], 'every value of the C program was compared')

@@ -4,6 +4,7 @@
 import { t } from 'tap'
 
 import { selectAbi } from '../lib/abi.ts'
+import { viewOf } from '../lib/cmsg.ts'
 import { abis } from '../lib/layouts.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from '../lib/msghdr.ts'
 
@@ -44,8 +45,8 @@ t.test(
     t.strictSame(Object.keys(golden), Object.keys(abis), 'all are covered')
     for (const [name, abi] of Object.entries(abis)) {
       const memory = Buffer.alloc(128)
-      initMsghdr(memory, 0, IOV, abi)
-      setParts(memory, 0, 96, parts, abi)
+      initMsghdr(viewOf(memory), 0, IOV, abi)
+      setParts(viewOf(memory), 0, 96, parts, abi)
       const { size } = abi.msghdr
       t.equal(memory.toString('hex', 0, size), golden[name]?.msghdr, name)
       const iovec = memory.toString('hex', 96, 96 + abi.iovec.size)
@@ -53,7 +54,7 @@ t.test(
       // As recvmsg leaves it: what is used again must be as new.
       memory.writeUInt32LE(0, abi.msghdr.msg_controllen)
       memory.writeUInt32LE(99, 96 + abi.iovec.iov_len)
-      setParts(memory, 0, 96, parts, abi)
+      setParts(viewOf(memory), 0, 96, parts, abi)
       t.equal(memory.toString('hex', 0, size), golden[name]?.msghdr, 'again')
       t.equal(memory.toString('hex', 96, 96 + abi.iovec.size), iovec, 'again')
     }
@@ -63,8 +64,8 @@ t.test(
 t.test('setParts() writes no control pointer without control', async (t) => {
   for (const [name, abi] of Object.entries(abis)) {
     const memory = Buffer.alloc(128)
-    setParts(memory, 0, 96, parts, abi)
-    setParts(memory, 0, 96, { ...parts, controlLength: 0 }, abi)
+    setParts(viewOf(memory), 0, 96, parts, abi)
+    setParts(viewOf(memory), 0, 96, { ...parts, controlLength: 0 }, abi)
     const { msg_control } = abi.msghdr
     t.equal(memory.readUInt32LE(msg_control), 0, name)
   }
@@ -73,7 +74,7 @@ t.test('setParts() writes no control pointer without control', async (t) => {
 t.test('setParts() takes addresses of 48 bits', async (t) => {
   const abi = selectAbi('linux', 'x64', 'LE')
   const memory = Buffer.alloc(128)
-  setParts(memory, 0, 96, { ...parts, data: 0x7fff_1234_5678 }, abi)
+  setParts(viewOf(memory), 0, 96, { ...parts, data: 0x7fff_1234_5678 }, abi)
   t.equal(memory.readBigUInt64LE(96), 0x7fff_1234_5678n)
 })
 
@@ -82,7 +83,7 @@ t.test('readMsghdr() reads what recvmsg wrote, in every layout', async (t) => {
     const memory = Buffer.alloc(128)
     memory.writeUInt32LE(32, abi.msghdr.msg_controllen)
     memory.writeUInt32LE(0x40000008, abi.msghdr.msg_flags)
-    const read = readMsghdr(memory, 0, abi)
+    const read = readMsghdr(viewOf(memory), 0, abi)
     t.strictSame(read, { controlLength: 32, flags: 0x40000008 }, name)
   }
 })
@@ -92,6 +93,6 @@ t.test('readMsgLen() reads what recvmmsg wrote', async (t) => {
     if (abi.mmsghdr.size === 0) continue
     const memory = Buffer.alloc(128)
     memory.writeUInt32LE(77, 16 + abi.mmsghdr.msg_len)
-    t.equal(readMsgLen(memory, 16, abi), 77, name)
+    t.equal(readMsgLen(viewOf(memory), 16, abi), 77, name)
   }
 })

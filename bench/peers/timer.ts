@@ -19,16 +19,16 @@ const KEPT = 4000
 /** Most messages before those that came in them are closed. */
 const PORTION = row === 'full' ? Math.floor(KEPT / FULL) : KEPT
 
-const kept: (readonly number[])[] = []
+const kept: number[] = []
 
 /** Takes what was received, until closeKept. How many they are. */
 export function keep(fds: readonly number[]): number {
-  kept.push(fds)
+  kept.push(...fds)
   return fds.length
 }
 
 export function closeKept(): void {
-  for (const fd of kept.splice(0).flat()) closeSync(fd)
+  for (const fd of kept.splice(0)) closeSync(fd)
 }
 
 /** The timer's question to the other process. */
