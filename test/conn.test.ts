@@ -281,30 +281,43 @@ leakFree('close() closes what was received ahead', async (t) => {
   closeSync(r)
 })
 
-leakFree('recvFds() closes descriptors beyond maxFds', async (t) => {
-  const [a, b] = socketpair()
-  for (const [sent, maxFds] of [
-    [2, 1],
-    [3, 2],
-    [1, 0],
-  ] as const) {
-    const { r, w } = pipe()
-    await a.sendFds('bytes', Array(sent).fill(w))
-    closeSync(w)
-    await t.rejects(b.recvFds({ maxFds }), {
-      code: 'ERR_TOO_MANY_FDS',
-      message: `Expected at most ${maxFds} descriptors, got ${sent}: closed all`,
-      data: Buffer.from('bytes'),
-    })
-    t.equal(readSync(r, Buffer.alloc(1)), 0, 'they are closed')
-    closeSync(r)
-  }
-  await a.sendFds('still works', [0])
-  const message = await b.recvFds({ maxFds: 1 })
-  t.equal(message?.fds.length, 1)
-  for (const fd of message?.fds ?? []) closeSync(fd)
-  for (const conn of [a, b]) conn.close()
-})
+// The descriptors that came, by either call.
+const calls = {
+  recvFds: async (conn: UnixConn, maxFds: number) =>
+    (await conn.recvFds({ maxFds }))?.fds ?? [],
+  recvmsg: async (conn: UnixConn, maxFds: number) => {
+    const message = await conn.recvmsg({ maxFds })
+    const items = parseControlMessages(message?.control ?? Buffer.alloc(0))
+    return items.flatMap((item) => parseUnixRights(item))
+  },
+}
+
+for (const [name, receive] of Object.entries(calls)) {
+  leakFree(`${name}() closes descriptors beyond maxFds`, async (t) => {
+    const [a, b] = socketpair()
+    for (const [sent, maxFds] of [
+      [2, 1],
+      [3, 2],
+      [1, 0],
+    ] as const) {
+      const { r, w } = pipe()
+      await a.sendFds('bytes', Array(sent).fill(w))
+      closeSync(w)
+      await t.rejects(receive(b, maxFds), {
+        code: 'ERR_TOO_MANY_FDS',
+        message: `Expected at most ${maxFds} descriptors, got ${sent}: closed all`,
+        data: Buffer.from('bytes'),
+      })
+      t.equal(readSync(r, Buffer.alloc(1)), 0, 'they are closed')
+      closeSync(r)
+    }
+    await a.sendFds('still works', [0])
+    const fds = await receive(b, 1)
+    t.equal(fds.length, 1)
+    for (const fd of fds) closeSync(fd)
+    for (const conn of [a, b]) conn.close()
+  })
+}
 
 leakFree(
   'close() wakes receivers with null and senders with an error',

@@ -82,7 +82,7 @@ t.test('a slow reader gets every byte', async (t) => {
   server.child.stdout?.resume()
   t.match(await client.exit, { code: 0 })
   await until('all is there', () => {
-    return server.stdout.split('x').length === 2_000_001
+    return server.stdout.includes('x'.repeat(2_000_000))
   })
   t.equal(client.stderr, '')
 })
