@@ -116,7 +116,7 @@ function subprocess(kind: 'socket' | 'server'): Peer {
   const what = kind === 'socket' ? 'net.Socket' : 'net.Server'
   const sends = `subprocess.send of a ${what}`
   return {
-    ...peer(`subprocess, ${kind}`, () => node(`subprocess-${kind}.ts`)),
+    ...peer(`subprocess ${kind}`, () => node(`subprocess-${kind}.ts`)),
     without: {
       'one-at-a-time': 'always two processes, see ping-pong',
       full: 'one handle a message',

@@ -30,7 +30,11 @@ export class UnixConn {
   readonly #sender: Sender
   readonly #receiver: Receiver
 
-  private constructor(fd: number) {
+  /**
+   * Of a socket that is known to be right, such as accept(2) gives, and
+   * close-on-exec. Owns `fd`. For any other: fromFd().
+   */
+  constructor(fd: number) {
     this.#fd = fd
     this.#watcher = new Watcher(fd, (failure) =>
       this.#receiver.readable(failure),
@@ -135,7 +139,7 @@ export class UnixConn {
   close(): void {
     if (this.#fd < 0) return
     this.#fd = -1
-    this.#sender.close(closedError())
+    this.#sender.close(closedError)
     this.#watcher.close()
     this.#receiver.close()
   }
@@ -160,7 +164,7 @@ export class UnixConn {
 /** socketpair(2): two connections, each the other's peer. */
 export function socketpair(): [UnixConn, UnixConn] {
   const [one, other] = newSocketpair()
-  return [UnixConn.fromFd(one), UnixConn.fromFd(other)]
+  return [new UnixConn(one), new UnixConn(other)]
 }
 
 function closedError(): Error {

@@ -45,7 +45,7 @@ export async function connect(path: string): Promise<UnixConn> {
       const result = connectTo(fd, path)
       if (result !== -EAGAIN) {
         check('connect', result, path)
-        return UnixConn.fromFd(fd)
+        return new UnixConn(fd)
       }
       await sleep(RETRY_DELAY)
     }
@@ -115,7 +115,7 @@ export class UnixListener {
   async *[Symbol.asyncIterator](): AsyncGenerator<UnixConn, void, void> {
     while (!this.#closed) {
       const fd = this.#accept(this.#fd)
-      if (fd >= 0) yield UnixConn.fromFd(fd)
+      if (fd >= 0) yield new UnixConn(fd)
       else await this.#waitAfter(fd)
     }
   }

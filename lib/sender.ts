@@ -56,9 +56,9 @@ export class Sender {
     })
   }
 
-  close(reason: Error): void {
+  close(reason: () => Error): void {
     this.#stopWaiting()
-    for (const { reject } of this.#queue.splice(0)) reject(reason)
+    for (const { reject } of this.#queue.splice(0)) reject(reason())
   }
 
   #flush(): void {

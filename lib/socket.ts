@@ -14,23 +14,24 @@ export type Credentials = {
   readonly gid: number
 }
 
-const { AF_UNIX, SOCK_STREAM, SOCK_CLOEXEC, SOCK_NONBLOCK } = host.constants
-const NEW_SOCKET = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK
+const { AF_UNIX, SOCK_STREAM } = host.constants
 
 /** Values that go in and out by address: an option or a name, and its length. */
 const value = allocate(128)
 const length = allocate(4)
 
-/** A new socket. The caller owns the descriptor. */
-export function newSocket(): number {
-  return guard(check('socket', libc.socket(AF_UNIX, NEW_SOCKET, 0)))
+/** socket(2). The caller owns the descriptor. */
+export function newSocket(abi: Abi = host): number {
+  const made = check('socket', libc.socket(AF_UNIX, newSocketType(abi), 0))
+  return guardNew(made, abi)
 }
 
 /** socketpair(2). The caller owns both descriptors. */
-export function newSocketpair(): [number, number] {
-  const result = libc.socketpair(AF_UNIX, NEW_SOCKET, 0, value.address)
-  check('socketpair', result)
-  return [guard(value.bytes.readInt32LE(0)), guard(value.bytes.readInt32LE(4))]
+export function newSocketpair(abi: Abi = host): [number, number] {
+  const type = newSocketType(abi)
+  check('socketpair', libc.socketpair(AF_UNIX, type, 0, value.address))
+  const [one, other] = [value.bytes.readInt32LE(0), value.bytes.readInt32LE(4)]
+  return [guardNew(one, abi), guardNew(other, abi)]
 }
 
 /** bind(2). Creates the socket file, unless the name is abstract. */
@@ -51,6 +52,15 @@ export function acceptFrom(fd: number, abi: Abi = host): number {
   }
   const accepted = libc.accept(fd, 0, 0)
   return accepted < 0 ? accepted : guard(accepted)
+}
+
+function newSocketType({ constants }: Abi): number {
+  return SOCK_STREAM | constants.SOCK_CLOEXEC | constants.SOCK_NONBLOCK
+}
+
+// SOCK_CLOEXEC has done it, where there is one.
+function guardNew(fd: number, abi: Abi): number {
+  return abi.constants.SOCK_CLOEXEC === 0 ? guard(fd) : fd
 }
 
 /** Makes a descriptor close-on-exec. Without an argument, so not variadic. */

@@ -375,6 +375,16 @@ leakFree('acceptFrom() guards what accept(2) makes', async (t) => {
   for (const each of [client, listener]) each.close()
 })
 
+leakFree('sockets are close-on-exec without SOCK_CLOEXEC, too', async (t) => {
+  const constants = { ...host.constants, SOCK_CLOEXEC: 0, SOCK_NONBLOCK: 0 }
+  const abi = { ...host, constants }
+  for (const fd of [newSocket(abi), ...newSocketpair(abi)]) {
+    const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+    t.match(info, /flags:\s+0?2\d{6}\b/)
+    closeSync(fd)
+  }
+})
+
 leakFree('UnixListener ref(), unref() return the listener', async (t) => {
   const listener = await listen(join(temporaryFolder(t), 's'))
   t.equal(listener.unref(), listener)
