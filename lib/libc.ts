@@ -51,11 +51,11 @@ export const libc = {
   // int inet_pton(int family, const char *text, void *address)
   inet_pton: declare('inet_pton', I32, [I32, POINTER, POINTER]),
   // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
-  sendmsg: declare('sendmsg', SIZE, [I32, POINTER, I32]),
+  sendmsg: declareRepeatable('sendmsg', SIZE, [I32, POINTER, I32]),
   // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
   recvmsg: declare('recvmsg', SIZE, [I32, POINTER, I32]),
   // int sendmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags)
-  sendmmsg: declare('sendmmsg', I32, [I32, POINTER, U32, I32]),
+  sendmmsg: declareRepeatable('sendmmsg', I32, [I32, POINTER, U32, I32]),
   // int recvmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags,
   //              struct timespec *timeout)
   recvmmsg: declare('recvmmsg', I32, [I32, POINTER, U32, I32, POINTER]),
@@ -151,5 +151,28 @@ function declare(
     const { value, errnoCode } = load(parameters)
     // As 32 bits, in which the ssize_t of a 32-bit platform is negative too.
     return (value | 0) === -1 ? -errnoCode : value
+  }
+}
+
+// To know errno makes a call a fifth dearer, so these do without, and are made
+// again where they failed: a send that failed has done nothing. Not for recvmsg,
+// which says ECONNRESET just once.
+function declareRepeatable(
+  funcName: string,
+  retType: typeof I32 | typeof I64 | typeof U32,
+  paramsType: DataType[],
+): (...values: number[]) => number {
+  const parameters = {
+    library,
+    funcName,
+    retType,
+    paramsType,
+    paramsValue: [] as number[],
+  }
+  const again = declare(funcName, retType, paramsType)
+  return (...values) => {
+    parameters.paramsValue = values
+    const value = load(parameters)
+    return (value | 0) === -1 ? again(...values) : value
   }
 }

@@ -58,7 +58,7 @@ export function parseUnixRights(
     )
   }
   return checkGranted(
-    readInts(viewOf(message.data), { start: 0, end: message.data.length }, []),
+    readInts(viewOf(message.data), { start: 0, end: message.data.length }),
   )
 }
 
@@ -73,11 +73,11 @@ export function splitDescriptors(
   abi: Abi = host,
 ): { rights: number[]; others: number[] } {
   const view = viewOf(control)
-  const rights: number[] = []
-  const others: number[] = []
+  let rights: number[] = []
+  let others: number[] = []
   for (const span of walk(view, abi, refuse)) {
-    if (isRights(span, abi)) readInts(view, span, rights)
-    else if (isPidfd(span, abi)) readInts(view, span, others)
+    if (isRights(span, abi)) rights = join(rights, readInts(view, span))
+    else if (isPidfd(span, abi)) others = join(others, readInts(view, span))
   }
   checkGranted(rights)
   return { rights, others }
@@ -92,7 +92,7 @@ export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
   // A security module may refuse single descriptors and leave -1 in the slot.
   return walk(view, abi, tolerate)
     .filter((span) => isRights(span, abi) || isPidfd(span, abi))
-    .flatMap((span) => readInts(view, span, []))
+    .flatMap((span) => readInts(view, span))
     .filter((fd) => fd >= 0)
 }
 
@@ -141,7 +141,7 @@ function walk(
       level: view.getInt32(start + cmsg_level, LE),
       type: view.getInt32(start + cmsg_type, LE),
       start: start + cmsg_data,
-      end: start + Math.min(claimed, available),
+      end: start + Math.max(cmsg_data, Math.min(claimed, available)),
     })
     if (claimed < cmsg_data || claimed >= available) break
     start += cmsgAlign(claimed, abi)
@@ -161,10 +161,10 @@ function tolerate(): void {}
 function readInts(
   view: DataView,
   { start, end }: Pick<Span, 'start' | 'end'>,
-  ints: number[],
 ): number[] {
-  for (let at = start; at + FD_SIZE <= end; at += FD_SIZE) {
-    ints.push(view.getInt32(at, LE))
+  const ints = new Array<number>(Math.floor((end - start) / FD_SIZE))
+  for (let i = 0; i < ints.length; i++) {
+    ints[i] = view.getInt32(start + i * FD_SIZE, LE)
   }
   return ints
 }
@@ -173,4 +173,8 @@ function checkGranted(fds: number[]): number[] {
   const denied = fds.findIndex((fd) => fd < 0)
   if (denied < 0) return fds
   throw new Error(`Expected descriptors, got ${fds[denied]} in slot ${denied}`)
+}
+
+function join(some: number[], more: number[]): number[] {
+  return some.length === 0 ? more : some.concat(more)
 }
