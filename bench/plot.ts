@@ -31,8 +31,8 @@ const WIDTH = 860
 const PANEL = WIDTH / 2
 const LINE = 17
 const HEAD = 44
-const LEFT = 118
-const SCALE = 190
+const LEFT = 132
+const SCALE = 178
 
 /** The ends of the scale, and what is marked on it. */
 const [LEAST, MOST] = [0.03, 300]
