@@ -135,6 +135,7 @@ async function interleave(
   })
 }
 
+/** Batches before the first that counts, should they get faster for ever. */
 const MOST_WARM_UPS = 20
 
 type Runner = {

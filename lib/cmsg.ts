@@ -1,6 +1,6 @@
-// The bytes of ancillary data: what the CMSG_* macros compute, and one SCM_RIGHTS
-// control message built; parse.ts takes them apart. Pure arithmetic, no calls.
-// Open cmsg(3) and unix(7) beside it.
+// The bytes of ancillary data: what the CMSG_* macros compute, and one control
+// message of type SCM_RIGHTS built; parse.ts takes them apart. Pure arithmetic,
+// no calls. Open cmsg(3) and unix(7) beside it.
 //
 // A control buffer with one control message of one descriptor, 64-bit Linux:
 //

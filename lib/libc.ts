@@ -130,49 +130,44 @@ export function addressType(pointerSize: 4 | 8): typeof I64 | typeof U32 {
   return pointerSize === 8 ? I64 : U32
 }
 
-// ffi-rs reads errno in the same native call: by a later call Node may have
-// overwritten it. One parameter object serves all calls of a function, because
-// building it costs as much as the call.
-function declare(
+type Call = (...values: number[]) => number
+
+// One parameter object serves all calls of a function, because building it
+// costs as much as the call.
+function describe(
   funcName: string,
   retType: typeof I32 | typeof I64 | typeof U32,
   paramsType: DataType[],
-): (...values: number[]) => number {
-  const parameters = {
-    library,
-    funcName,
-    retType,
-    paramsType,
-    paramsValue: [] as number[],
-    errno: true as const,
-  }
+) {
+  const paramsValue: number[] = []
+  return { library, funcName, retType, paramsType, paramsValue }
+}
+
+// ffi-rs reads errno in the same native call: by a later call Node may have
+// overwritten it.
+function declare(...signature: Parameters<typeof describe>): Call {
+  const parameters = { ...describe(...signature), errno: true as const }
   return (...values) => {
     parameters.paramsValue = values
     const { value, errnoCode } = load(parameters)
-    // As 32 bits, in which the ssize_t of a 32-bit platform is negative too.
-    return (value | 0) === -1 ? -errnoCode : value
+    return failed(value) ? -errnoCode : value
   }
 }
 
 // To know errno makes a call a fifth dearer, so these do without, and are made
-// again where they failed: a send that failed has done nothing. Not for recvmsg,
-// which says ECONNRESET just once.
-function declareRepeatable(
-  funcName: string,
-  retType: typeof I32 | typeof I64 | typeof U32,
-  paramsType: DataType[],
-): (...values: number[]) => number {
-  const parameters = {
-    library,
-    funcName,
-    retType,
-    paramsType,
-    paramsValue: [] as number[],
-  }
-  const again = declare(funcName, retType, paramsType)
+// again where they failed: a send that failed has done nothing. Not for
+// recvmsg, which says ECONNRESET just once.
+function declareRepeatable(...signature: Parameters<typeof describe>): Call {
+  const parameters = describe(...signature)
+  const again = declare(...signature)
   return (...values) => {
     parameters.paramsValue = values
     const value = load(parameters)
-    return (value | 0) === -1 ? again(...values) : value
+    return failed(value) ? again(...values) : value
   }
+}
+
+// As 32 bits, in which the ssize_t of a 32-bit platform is negative too.
+function failed(value: number): boolean {
+  return (value | 0) === -1
 }

@@ -63,8 +63,9 @@ export function parseUnixRights(
 }
 
 /**
- * The descriptors in a control buffer, to be closed each: those that SCM_RIGHTS
- * control messages carry, and the others, that nobody sent: see descriptorsIn.
+ * The descriptors in a control buffer: those that SCM_RIGHTS control messages
+ * carry, and the others, that nobody sent: see descriptorsIn. Of the others one
+ * may be negative: why the kernel could not make it.
  *
  * @throws Error as parseControlMessages and parseUnixRights do
  */
@@ -72,15 +73,9 @@ export function splitDescriptors(
   control: Uint8Array,
   abi: Abi = host,
 ): { rights: number[]; others: number[] } {
-  const view = viewOf(control)
-  let rights: number[] = []
-  let others: number[] = []
-  for (const span of walk(view, abi, refuse)) {
-    if (isRights(span, abi)) rights = join(rights, readInts(view, span))
-    else if (isPidfd(span, abi)) others = join(others, readInts(view, span))
-  }
-  checkGranted(rights)
-  return { rights, others }
+  const sorted = sort(control, abi, refuse)
+  checkGranted(sorted.rights)
+  return sorted
 }
 
 /**
@@ -88,12 +83,9 @@ export function splitDescriptors(
  * it can be closed: those of SCM_RIGHTS, and the one that SCM_PIDFD brings.
  */
 export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
-  const view = viewOf(control)
+  const { rights, others } = sort(control, abi, tolerate)
   // A security module may refuse single descriptors and leave -1 in the slot.
-  return walk(view, abi, tolerate)
-    .filter((span) => isRights(span, abi) || isPidfd(span, abi))
-    .flatMap((span) => readInts(view, span))
-    .filter((fd) => fd >= 0)
+  return rights.concat(others).filter((fd) => fd >= 0)
 }
 
 /** How many descriptors came with a control buffer, without a list of them. */
@@ -118,16 +110,29 @@ function isPidfd({ level, type }: Span, abi: Abi): boolean {
   return SCM_PIDFD !== 0 && level === SOL_SOCKET && type === SCM_PIDFD
 }
 
+function sort(
+  control: Uint8Array,
+  abi: Abi,
+  onLie: OnLie,
+): { rights: number[]; others: number[] } {
+  const view = viewOf(control)
+  let rights: number[] = []
+  let others: number[] = []
+  for (const span of walk(view, abi, onLie)) {
+    if (isRights(span, abi)) rights = join(rights, readInts(view, span))
+    else if (isPidfd(span, abi)) others = join(others, readInts(view, span))
+  }
+  return { rights, others }
+}
+
+type OnLie = (claimed: number, least: number, most: number) => void
+
 // CMSG_FIRSTHDR and CMSG_NXTHDR. Nothing in the buffer is believed: darwin
 // leaves the original cmsg_len behind when it cut a message short, and a
 // cmsg_len of 0 sends the C macro of the BSDs round for ever. So a payload ends
 // where the buffer ends, and a header that claims less than itself ends the
 // walk. The padding of the last message may be missing.
-function walk(
-  view: DataView,
-  abi: Abi,
-  onLie: (claimed: number, least: number, most: number) => void,
-): Span[] {
+function walk(view: DataView, abi: Abi, onLie: OnLie): Span[] {
   const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
   const spans: Span[] = []
   let start = 0

@@ -53,7 +53,7 @@ export function takeRights(message: Received, maxFds: number): number[] {
     const { rights, others } = splitDescriptors(message.control)
     const got = rights.length + others.length
     if (got > maxFds) throw tooMany(maxFds, got, message.data)
-    for (const fd of others) closeSync(fd)
+    for (const fd of others) if (fd >= 0) closeSync(fd)
     return rights
   } catch (error) {
     closeAll(message)

@@ -12,7 +12,7 @@ import {
   type Outgoing,
   sendNow,
 } from './message.ts'
-import { isRights, parseControlMessages, splitDescriptors } from './parse.ts'
+import { isRights, parseControlMessages, parseUnixRights } from './parse.ts'
 import { whenRoom } from './room.ts'
 import type { Watcher } from './watcher.ts'
 
@@ -155,10 +155,11 @@ export function prepare(
         `got ${control.length} bytes`,
     )
   }
-  const { rights } = splitDescriptors(control)
-  checkRights(bytes, rights.length)
+  const rights = messages.filter((message) => isRights(message))
+  const fds = rights.flatMap((message) => parseUnixRights(message))
+  checkRights(bytes, fds.length)
   // Rights to nothing are no control message: darwin's sendmsg wants none.
-  const isEmpty = rights.length === 0 && messages.every((m) => isRights(m))
+  const isEmpty = fds.length === 0 && rights.length === messages.length
   return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
 }
 

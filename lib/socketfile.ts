@@ -1,6 +1,6 @@
-// The file of a Unix socket, which outlives the server that made it. A file left
-// over by a server that died is removed, one that a live server answers on
-// never is, and nothing but a socket.
+// The file of a Unix socket, which outlives the server that made it. A file
+// left over by a server that died is removed, one that a live server answers
+// on never is, and nothing but a socket is ever.
 
 import { closeSync, lstatSync, type Stats, unlinkSync } from 'node:fs'
 import { constants } from 'node:os'
@@ -16,9 +16,9 @@ const { EAGAIN, EADDRINUSE, ECONNREFUSED } = constants.errno
  * @throws Error EADDRINUSE, with the `pid` of the server that has the path, or
  * saying that what is there is no socket
  */
-// Simplification: two servers that find the same stale file in the same
-// instant can still take it from each other. A lock file would prevent it.
 export function removeStale(path: string): void {
+  // Simplification: two servers that find the same stale file in the same
+  // instant can still take it from each other. A lock file would prevent it.
   const found = lstatAt(path)
   if (found && !found.isSocket()) {
     throw systemError('bind', -EADDRINUSE, `${path}: exists, and is no socket`)

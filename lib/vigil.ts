@@ -7,7 +7,7 @@
 // It is in vain where the peer is slow, or waits for the processor that we keep
 // busy. So a failure is followed by naps, more with each.
 
-/** What is short, in ms: about what it takes to sleep and to be woken, twice. */
+/** What is short, in ms: about twice what it takes to sleep and be woken. */
 const SHORT = 0.2
 
 /** Most waits to sleep through after one that was stayed awake in vain. */

@@ -15,6 +15,7 @@ import {
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { join } from 'node:path'
 
+import { host } from '../lib/abi.ts'
 import {
   parseControlMessages,
   parseUnixRights,
@@ -585,6 +586,17 @@ leakFree('takeRights() closes all it cannot make sense of', async (t) => {
   control.writeInt32LE(-1, control.length - 4)
   const message = { data: Buffer.from('x'), control, flags: 0 }
   t.throws(() => takeRights(message, 9), { message: /got -1 in slot 1/ })
+})
+
+leakFree('takeRights() passes over a pidfd never made', async (t) => {
+  const pidfd = unixRights(0)
+  pidfd.writeInt32LE(host.constants.SCM_PIDFD, host.cmsghdr.cmsg_type)
+  pidfd.writeInt32LE(-3, host.cmsghdr.cmsg_data) // -ESRCH
+  const fd = duplicate(0)
+  const control = Buffer.concat([unixRights(fd), pidfd])
+  const message = { data: Buffer.from('x'), control, flags: 0 }
+  t.strictSame(takeRights(message, 9), [fd])
+  closeSync(fd)
 })
 
 leakFree(

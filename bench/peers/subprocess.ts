@@ -72,7 +72,7 @@ function pong(handle: Handle): void {
   process.on('message', (_, theirs) => {
     process.send?.('x', handle, { keepOpen: true })
     keep(theirs)
-    closeKept()
+    void closeKept()
   })
 }
 
@@ -91,7 +91,8 @@ function giveMessages(handle: Handle, data: string | Buffer): void {
 
 function keep(theirs: unknown): number {
   if (!theirs) throw new Error('Expected a handle, got none')
-  return kept.push(theirs as Handle) && 1
+  kept.push(theirs as Handle)
+  return 1
 }
 
 async function closeKept(): Promise<void> {
