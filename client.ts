@@ -8,7 +8,7 @@
 // file. Partner: server.ts. Open unix(7), cmsg(3), sendmsg(2) with it.
 
 import { fstatSync, statSync } from 'node:fs'
-
+import { connect, describeFd, unixRights } from './lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -16,8 +16,7 @@ import {
   fail,
   help,
   messageOf,
-} from './lib/cli.ts'
-import { connect, describeFd, unixRights } from './lib/index.ts'
+} from './lib/script/cli.ts'
 
 const USAGE = `Usage: ./client.ts [SOCKET]
 Sends its standard input to the server on SOCKET, which reads it from then on.

@@ -8,14 +8,6 @@
 // pipe or file. Partner: client.ts. Open unix(7), cmsg(3), recvmsg(2) with it.
 
 import type { Readable } from 'node:stream'
-
-import {
-  commandLine,
-  defaultSocketPath,
-  fail,
-  help,
-  messageOf,
-} from './lib/cli.ts'
 import {
   describeFd,
   listen,
@@ -24,7 +16,14 @@ import {
   readableFrom,
   type UnixConn,
 } from './lib/index.ts'
-import { linesOf } from './lib/lines.ts'
+import {
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+} from './lib/script/cli.ts'
+import { linesOf } from './lib/script/lines.ts'
 
 const USAGE = `Usage: ./server.ts [SOCKET]
 Waits for clients on SOCKET and prints the lines that can be read from the

@@ -5,9 +5,8 @@
 
 import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-
-import { messageOf } from '../lib/cli.ts'
 import { connect } from '../lib/index.ts'
+import { messageOf } from '../lib/script/cli.ts'
 import type { Peer } from './peers.ts'
 import type { Effort } from './rows.ts'
 import { newPath, startProgram } from './session.ts'

@@ -20,8 +20,6 @@ import { createServer, connect as dial, Socket } from 'node:net'
 import { cpus, release, tmpdir, totalmem, type } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-
-import { commandLine, fail, help, usageError } from '../lib/cli.ts'
 import {
   connect,
   connectionsOn,
@@ -29,6 +27,7 @@ import {
   sendFrame,
   serviceSocket,
 } from '../lib/index.ts'
+import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
 
 const USAGE = `Usage: bench/idle.ts [OPTIONS]
 Measures examples/idle-container with parked connections. Linux only.

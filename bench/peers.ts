@@ -6,7 +6,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
 
-import { messageOf } from '../lib/cli.ts'
+import { messageOf } from '../lib/script/cli.ts'
 
 export type Peer = {
   readonly name: string

@@ -8,7 +8,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
-import { commandLine, help } from '../lib/cli.ts'
+import { commandLine, help } from '../lib/script/cli.ts'
 import { OURS } from './peers.ts'
 import { format, type Line, ratioOf, type Table } from './table.ts'
 

@@ -1,6 +1,6 @@
 // What is measured, row by row, and the goals that the project set itself.
 
-import { messageOf } from '../lib/cli.ts'
+import { messageOf } from '../lib/script/cli.ts'
 import { measureHeld } from './held.ts'
 import { OURS, type Peer } from './peers.ts'
 import { type Session, startSession, type Wiring } from './session.ts'

@@ -14,7 +14,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem, type } from 'node:os'
 import { join } from 'node:path'
 
-import { commandLine, fail, help, usageError } from '../lib/cli.ts'
+import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
 import { findPeers, type Peer } from './peers.ts'
 import { goals, rows } from './rows.ts'
 import { format, printTable, ratioOf, type Table } from './table.ts'

@@ -16,9 +16,8 @@ import {
   readFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-
-import { commandLine, fail, help, usageError } from '../lib/cli.ts'
 import { socketpair } from '../lib/index.ts'
+import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
 
 const USAGE = `Usage: bench/soak.ts [OPTIONS]
 Passes descriptors for a long time; exits 1 if memory or descriptors grow.

@@ -10,7 +10,7 @@
 
 import { Agent, type ClientRequest, type RequestOptions } from 'node:http'
 
-import { fail } from '../lib/cli.ts'
+import { fail } from '../lib/script/cli.ts'
 
 export type LoadResult = {
   readonly requests: number

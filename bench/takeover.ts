@@ -16,8 +16,8 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { commandLine, fail, help, usageError } from '../lib/cli.ts'
-import { linesOf } from '../lib/lines.ts'
+import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
+import { linesOf } from '../lib/script/lines.ts'
 import type { LoadResult } from './takeover-load.ts'
 
 const USAGE = `Usage: bench/takeover.ts [OPTIONS]

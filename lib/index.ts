@@ -6,26 +6,31 @@ export {
   type ReceiveOptions,
   socketpair,
   UnixConn,
-} from './conn.ts'
-export { type Frame, type FrameOptions, framesOf, sendFrame } from './frames.ts'
-export { boundSocket } from './inet.ts'
+} from './conn/conn.ts'
+export {
+  type Frame,
+  type FrameOptions,
+  framesOf,
+  sendFrame,
+} from './conn/frames.ts'
 export {
   connect,
   type ListenOptions,
   listen,
   UnixListener,
-} from './listener.ts'
-export { canonicalAddress, ListeningSocket } from './listening.ts'
+} from './conn/listener.ts'
+export { canonicalAddress, ListeningSocket } from './conn/listening.ts'
+export { FdStream } from './conn/stream.ts'
 export type { Received } from './message.ts'
 export {
   type ControlMessage,
   parseControlMessages,
   parseUnixRights,
 } from './parse.ts'
-export { describeFd, readableFrom } from './readable.ts'
-export { connectionsOn, type Protocol, serviceSocket } from './service.ts'
-export type { Credentials } from './socket.ts'
-export { duplicate, guard } from './socket.ts'
-export { FdStream } from './stream.ts'
-export { Watcher } from './watcher.ts'
-export { type WatchSet, watchSet } from './watchset.ts'
+export { boundSocket } from './socket/inet.ts'
+export { describeFd, readableFrom } from './socket/readable.ts'
+export type { Credentials } from './socket/unix.ts'
+export { duplicate, guard } from './socket/unix.ts'
+export { connectionsOn, type Protocol, serviceSocket } from './wait/accept.ts'
+export { Watcher } from './wait/watcher.ts'
+export { type WatchSet, watchSet } from './wait/watchset.ts'

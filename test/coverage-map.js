@@ -4,8 +4,10 @@
 
 import { readdirSync } from 'node:fs'
 
-const library = readdirSync(new URL('../lib/', import.meta.url))
-  .filter((file) => file !== 'cli.ts')
+const library = readdirSync(new URL('../lib/', import.meta.url), {
+  recursive: true,
+})
+  .filter((file) => file.endsWith('.ts') && file !== 'script/cli.ts')
   .map((file) => `lib/${file}`)
 
 export default () => library

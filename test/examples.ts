@@ -12,8 +12,8 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 
-import { messageOf } from '../lib/cli.ts'
-import { linesOf } from '../lib/lines.ts'
+import { messageOf } from '../lib/script/cli.ts'
+import { linesOf } from '../lib/script/lines.ts'
 
 type Step = {
   /** A script in examples/, or any other program, and its arguments. */

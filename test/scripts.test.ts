@@ -17,7 +17,7 @@ import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
 import { connect } from '../lib/index.ts'
-import { newSocketpair } from '../lib/socket.ts'
+import { newSocketpair } from '../lib/socket/unix.ts'
 import {
   missing,
   openFds,

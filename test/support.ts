@@ -22,8 +22,8 @@ import { join } from 'node:path'
 import { type Test, t as tap } from 'tap'
 
 import { UnixConn } from '../lib/index.ts'
-import { whenRoom } from '../lib/room.ts'
-import { duplicate, newSocketpair } from '../lib/socket.ts'
+import { duplicate, newSocketpair } from '../lib/socket/unix.ts'
+import { whenRoom } from '../lib/wait/room.ts'
 
 /** A new folder, removed at the end. Socket paths in it are short enough. */
 export function temporaryFolder(t: Test): string {

@@ -9,9 +9,8 @@
 // connected.
 
 import { Socket } from 'node:net'
-
-import { commandLine, fail, help, messageOf } from '../../lib/cli.ts'
 import { UnixConn } from '../../lib/index.ts'
+import { commandLine, fail, help, messageOf } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/child.ts
          UID LOCALPORT ADDR PORT DATA

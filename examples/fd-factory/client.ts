@@ -17,7 +17,7 @@ import { once } from 'node:events'
 import { closeSync } from 'node:fs'
 import { isIP, isIPv6 } from 'node:net'
 import { fileURLToPath } from 'node:url'
-
+import { boundSocket, socketpair } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -25,9 +25,8 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import { boundSocket, socketpair } from '../../lib/index.ts'
-import { linesOf } from '../../lib/lines.ts'
+} from '../../lib/script/cli.ts'
+import { linesOf } from '../../lib/script/lines.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/client.ts -p LOCALPORT -A ADDR
          -P PORT -d DATA [-u UID] [-- COMMAND [ARG...]]

@@ -9,7 +9,7 @@
 
 import { createServer, type Socket } from 'node:net'
 
-import { commandLine, fail, help, usageError } from '../../lib/cli.ts'
+import { commandLine, fail, help, usageError } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/server.ts -p PORT [-a ADDR]
 Echoes what it receives on ADDR and PORT, and reports it. Ctrl-C ends it.

@@ -7,7 +7,13 @@
 // New here: an answer with or without a descriptor, told apart by what it says.
 
 import { pipeline } from 'node:stream/promises'
-
+import {
+  connect,
+  type Frame,
+  framesOf,
+  readableFrom,
+  sendFrame,
+} from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -16,14 +22,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import {
-  connect,
-  type Frame,
-  framesOf,
-  readableFrom,
-  sendFrame,
-} from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/file-broker/client.ts [-s SOCKET] NAME
        ./examples/file-broker/client.ts [-s SOCKET] --list

@@ -12,7 +12,7 @@
 // not trust each other would count them per uid.
 
 import { type FileHandle, opendir } from 'node:fs/promises'
-
+import { framesOf, listen, sendFrame, type UnixConn } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -21,8 +21,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import { framesOf, listen, sendFrame, type UnixConn } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 import { openChecked, openDirectory } from './checked.ts'
 
 const USAGE = `Usage: ./examples/file-broker/server.ts [OPTIONS] DIR [SOCKET]

@@ -12,7 +12,13 @@
 
 import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-
+import {
+  framesOf,
+  listen,
+  sendFrame,
+  type UnixConn,
+  watchSet,
+} from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -21,14 +27,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import {
-  framesOf,
-  listen,
-  sendFrame,
-  type UnixConn,
-  watchSet,
-} from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
 Holds idle connections for the fronts that connect to SOCKET. Ctrl-C ends it,

@@ -14,15 +14,6 @@
 import { closeSync } from 'node:fs'
 import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-
-import {
-  commandLine,
-  defaultSocketPath,
-  fail,
-  help,
-  messageOf,
-  usageError,
-} from '../../lib/cli.ts'
 import {
   connect,
   connectionsOn,
@@ -31,6 +22,14 @@ import {
   serviceSocket,
   type UnixConn,
 } from '../../lib/index.ts'
+import {
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/idle-container/front.ts [OPTIONS] [SOCKET]
 Answers lines on a TCP port, and parks idle connections with the container on

@@ -9,7 +9,7 @@
 import { closeSync, write } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-
+import { connect } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -18,8 +18,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import { connect } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/lend-stdout/client.ts [OPTIONS] [SOCKET]
 Asks the server on SOCKET for its standard output, and copies standard input

@@ -1,4 +1,5 @@
 #!/usr/bin/env -S node --import tsx
+
 // The server lends its standard output to whoever asks: a client that sends
 // "Send me your Stdout" gets it, and what it writes then appears here, although
 // no line of this file prints it.
@@ -8,6 +9,7 @@
 // After: that program, as it was written.
 // New here: the server gives and the client gets. A socket has no direction.
 
+import { listen, type UnixConn } from '../../lib/index.ts'
 import {
   commandLine,
   defaultSocketPath,
@@ -15,8 +17,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import { listen, type UnixConn } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/lend-stdout/server.ts [OPTIONS] [SOCKET]
 Sends its standard output to everyone who asks on SOCKET. Ctrl-C ends it.

@@ -14,7 +14,7 @@ import { closeSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { isIPv6 } from 'node:net'
 import { constants } from 'node:os'
-
+import { connect, framesOf, sendFrame } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -23,8 +23,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
-import { connect, framesOf, sendFrame } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/port-broker/client.ts [OPTIONS] PORT
        ./examples/port-broker/client.ts [OPTIONS] PORT -- COMMAND [ARG...]

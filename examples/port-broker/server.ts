@@ -13,16 +13,6 @@
 // not trust each other would count them per uid.
 
 import { closeSync } from 'node:fs'
-
-import {
-  codeOf,
-  commandLine,
-  defaultSocketPath,
-  fail,
-  help,
-  messageOf,
-  usageError,
-} from '../../lib/cli.ts'
 import {
   type Credentials,
   framesOf,
@@ -31,6 +21,15 @@ import {
   serviceSocket,
   type UnixConn,
 } from '../../lib/index.ts'
+import {
+  codeOf,
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/script/cli.ts'
 import {
   allows,
   parseRequest,

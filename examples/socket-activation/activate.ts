@@ -11,14 +11,6 @@
 
 import type { ChildProcess } from 'node:child_process'
 import { closeSync } from 'node:fs'
-
-import {
-  commandLine,
-  fail,
-  help,
-  messageOf,
-  usageError,
-} from '../../lib/cli.ts'
 import {
   canonicalAddress,
   connectionsOn,
@@ -26,6 +18,13 @@ import {
   ListeningSocket,
   Watcher,
 } from '../../lib/index.ts'
+import {
+  commandLine,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/script/cli.ts'
 import { environment, exitOf, start } from './start.ts'
 
 const USAGE = `Usage: ./activate.ts -l ADDRESS... [OPTIONS] -- COMMAND...

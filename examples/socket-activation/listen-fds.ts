@@ -7,8 +7,8 @@
 // descriptor 3 on; LISTEN_FDNAMES, their names. They are only text, so all of
 // it is checked: that it is for us, and that the descriptors are sockets.
 
-import { codeOf } from '../../lib/cli.ts'
 import { describeFd, guard } from '../../lib/index.ts'
+import { codeOf } from '../../lib/script/cli.ts'
 
 export type ListenFd = { readonly fd: number; readonly name: string }
 

@@ -22,7 +22,7 @@ import {
   help,
   messageOf,
   usageError,
-} from '../../lib/cli.ts'
+} from '../../lib/script/cli.ts'
 import { type ListenFd, listenFds } from './listen-fds.ts'
 
 const USAGE = `Usage: ./service.ts [PORT]

@@ -8,9 +8,8 @@
 // New here: UnixConn.fromFd, a connection from a descriptor that was there.
 
 import { closeSync, openSync, readSync } from 'node:fs'
-
-import { commandLine, fail, help } from '../../lib/cli.ts'
 import { UnixConn } from '../../lib/index.ts'
+import { commandLine, fail, help } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/socketpair/child.ts FILE
 Not to be started by hand, but by parent.ts, with a socket as its fd 3.`

@@ -23,9 +23,8 @@ import {
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-
-import { commandLine, fail, help } from '../../lib/cli.ts'
 import { socketpair } from '../../lib/index.ts'
+import { commandLine, fail, help } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/socketpair/parent.ts
 Shares an open file with a child process, and shows what it is that they share.`

@@ -1,4 +1,5 @@
 #!/usr/bin/env -S node --import tsx
+
 // The client sends its standard output to the server and leaves at once. Start
 // server.ts in one terminal and this in another: a line appears here that no
 // line of this file prints, perhaps after the shell's next prompt.
@@ -8,6 +9,7 @@
 // New here: a descriptor that was sent arrives even if its sender is gone. The
 // socket keeps what is on its way in it.
 
+import { connect } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -15,8 +17,7 @@ import {
   fail,
   help,
   messageOf,
-} from '../../lib/cli.ts'
-import { connect } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/stdout/client.ts [SOCKET]
 Sends its standard output to the server on SOCKET, which prints a line on it.`

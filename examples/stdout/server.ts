@@ -13,15 +13,14 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync } from 'node:fs'
-
+import { describeFd, listen, type UnixConn } from '../../lib/index.ts'
 import {
   commandLine,
   defaultSocketPath,
   fail,
   help,
   messageOf,
-} from '../../lib/cli.ts'
-import { describeFd, listen, type UnixConn } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/stdout/server.ts [SOCKET]
 Waits for clients on SOCKET and prints a line on the standard output that each

@@ -14,8 +14,6 @@
 
 import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
-
-import { codeOf, messageOf } from '../../lib/cli.ts'
 import {
   type Credentials,
   connect,
@@ -26,6 +24,7 @@ import {
   sendFrame,
   type UnixConn,
 } from '../../lib/index.ts'
+import { codeOf, messageOf } from '../../lib/script/cli.ts'
 
 export type Predecessor = {
   readonly pid: number

@@ -12,15 +12,6 @@
 // to be accepted belongs to the open file description, not to a process.
 
 import { resolve } from 'node:path'
-
-import {
-  commandLine,
-  defaultSocketPath,
-  fail,
-  help,
-  messageOf,
-  usageError,
-} from '../../lib/cli.ts'
 import {
   canonicalAddress,
   connectionsOn,
@@ -28,6 +19,14 @@ import {
   ListeningSocket,
   UnixConn,
 } from '../../lib/index.ts'
+import {
+  commandLine,
+  defaultSocketPath,
+  fail,
+  help,
+  messageOf,
+  usageError,
+} from '../../lib/script/cli.ts'
 import { askForSockets, checkPeer, offerSockets, refuse } from './handover.ts'
 import { cutOff, finish, isLeaving, serve } from './web.ts'
 

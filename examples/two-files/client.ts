@@ -8,7 +8,7 @@
 // New here: several descriptors in one message.
 
 import { openSync } from 'node:fs'
-
+import { connect, describeFd } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -16,8 +16,7 @@ import {
   fail,
   help,
   messageOf,
-} from '../../lib/cli.ts'
-import { connect, describeFd } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/two-files/client.ts [OPTIONS] FILE...
 Opens each FILE and passes all of them to the server, which prints them.

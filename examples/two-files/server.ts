@@ -12,15 +12,14 @@
 import { closeSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-
+import { listen, readableFrom, type UnixConn } from '../../lib/index.ts'
 import {
   commandLine,
   defaultSocketPath,
   fail,
   help,
   messageOf,
-} from '../../lib/cli.ts'
-import { listen, readableFrom, type UnixConn } from '../../lib/index.ts'
+} from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/two-files/server.ts [SOCKET]
 Waits for clients on SOCKET and prints the files that they pass to it. Ctrl-C

@@ -1,0 +1,87 @@
+// Listening sockets as bare descriptors, TCP and Unix alike: to be given to
+// another process, or to be served with `server.listen({ fd })`. Nothing here
+// accepts. Open listen(2), unix(7) and ip(7) beside it.
+
+import { closeSync, type Stats } from 'node:fs'
+import { resolve } from 'node:path'
+import { lstatAt, removeIfSame } from '../socket/file.ts'
+import { serviceSocket } from '../wait/accept.ts'
+import { listenAt } from './listener.ts'
+
+const LOOPBACK = '127.0.0.1'
+
+/**
+ * The one spelling of an address that others can be compared with: a path
+ * (whatever has a slash) becomes absolute, a port alone is on 127.0.0.1, IPv6
+ * stands in brackets.
+ *
+ * @param text `PATH`, `PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`
+ * @throws RangeError for anything else
+ */
+export function canonicalAddress(text: string): string {
+  if (text.includes('/')) return resolve(text)
+  const { host, port } = splitAddress(text)
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+/**
+ * A socket that listens at an address, or one that another process has opened.
+ * The descriptor and the socket file have lives of their own: whoever goes on
+ * serving the socket needs the file, long after we have closed.
+ */
+export class ListeningSocket {
+  readonly address: string
+  /** -1 once closed. */
+  fd: number
+  readonly #file: Stats | undefined
+
+  /** Owns `fd`, which listens at `address`, a canonical one. */
+  constructor(fd: number, address: string) {
+    this.address = address
+    this.#file = isPath(address) ? lstatAt(address) : undefined
+    this.fd = fd
+  }
+
+  /**
+   * socket(2), bind(2), listen(2). The descriptor is close-on-exec. The file
+   * of a Unix socket is this user's alone; one that a dead server left is
+   * replaced.
+   *
+   * @throws Error EADDRINUSE; EADDRNOTAVAIL; EACCES; ENOENT; ENAMETOOLONG
+   * @throws RangeError as canonicalAddress, and for a name where digits belong
+   */
+  static async open(text: string): Promise<ListeningSocket> {
+    const address = canonicalAddress(text)
+    if (isPath(address)) {
+      return new ListeningSocket(listenAt(address), address)
+    }
+    const { host, port } = splitAddress(address)
+    return new ListeningSocket(serviceSocket('tcp', host, port), address)
+  }
+
+  /** close(2). The socket file stays. Closing again does nothing. */
+  close(): void {
+    if (this.fd < 0) return
+    closeSync(this.fd)
+    this.fd = -1
+  }
+
+  /** Removes the socket file, if there is one and it is still this socket's. */
+  unlink(): void {
+    if (this.#file) removeIfSame(this.address, this.#file)
+  }
+}
+
+function isPath(address: string): boolean {
+  return address.includes('/')
+}
+
+function splitAddress(text: string): { host: string; port: number } {
+  const match = /^(?:(?:\[(.+)\]|([^:]+)):)?(\d{1,5})$/.exec(text)
+  if (match === null) {
+    throw new RangeError(
+      `Expected PORT, ADDRESS:PORT, [ADDRESS]:PORT or a path, got ${text}`,
+    )
+  }
+  return { host: match[1] ?? match[2] ?? LOOPBACK, port: Number(match[3]) }
+}

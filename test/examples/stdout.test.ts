@@ -1,0 +1,148 @@
+// examples/stdout, run as a user runs it, and against its peers in C.
+
+import { closeSync, existsSync, openSync } from 'node:fs'
+import { join } from 'node:path'
+import { type Test, t } from 'tap'
+
+import { connect } from '../../lib/index.ts'
+import {
+  compileC,
+  missing,
+  openFds,
+  Running,
+  run,
+  script,
+  settledFds,
+  temporaryFolder,
+  until,
+} from '../support.ts'
+
+const SERVER = 'examples/stdout/server.ts'
+const CLIENT = 'examples/stdout/client.ts'
+const LINE = 'This message will be displayed on client stdout\n'
+
+async function serverOn(t: Test, socket: string): Promise<Running> {
+  const server = new Running(t, script(SERVER, socket))
+  await server.printed(/^Server ready on .*, pid \d+$/m)
+  return server
+}
+
+t.test('a line of the server’s appears at every client', async (t) => {
+  const socket = join(temporaryFolder(t), 's')
+  const server = await serverOn(t, socket)
+  const clients = await Promise.all(
+    [1, 2, 3].map(() => run(t, script(CLIENT, socket))),
+  )
+  for (const { code, stdout, stderr } of clients) {
+    t.equal(stdout, LINE)
+    t.equal(stderr, '')
+    t.equal(code, 0)
+  }
+  await server.printed(/client 3: fd \d+ here is fd 1 of child \d+/)
+  await until('three children done', () => {
+    return server.stdout.split('printed there, exit code 0').length === 4
+  })
+  t.notMatch(server.stdout, LINE, 'and not at the server')
+  const children = server.stdout.match(/child \d+$/gm)
+  t.equal(new Set(children).size, 3, 'one child each')
+
+  server.child.kill('SIGINT')
+  t.match(await server.exit, { code: 0 })
+  t.match(server.stdout, /Server stopped\n$/)
+  t.notOk(existsSync(socket), 'Ctrl-C removes the socket file')
+})
+
+t.test('a peer that does it wrong gets one line', async (t) => {
+  const socket = join(temporaryFolder(t), 's')
+  const server = await serverOn(t, socket)
+  await run(t, script(CLIENT, socket))
+  await server.printed(/client 1: printed there/)
+  const before = await settledFds(server.pid)
+
+  const silent = await connect(socket)
+  t.teardown(() => silent.close())
+
+  const wrong = [
+    { fds: [], line: 'No descriptor came' },
+    { fds: ['w', 'w'], line: 'Expected at most 1 descriptors, got 2' },
+    { fds: ['r'], line: 'Expected a descriptor to write to, got a read-only' },
+  ]
+  let count = 2
+  for (const { fds, line } of wrong) {
+    const opened = fds.map((mode) => openSync('/dev/null', mode))
+    const conn = await connect(socket)
+    await conn.sendFds('\0rubbish\n'.repeat(100), opened)
+    for (const fd of opened) closeSync(fd)
+    await server.printed(new RegExp(`^client ${++count}: ${line}.*$`, 'm'))
+    conn.close()
+  }
+  const hasty = await connect(socket)
+  hasty.close()
+  await server.printed(/^client 6: left without a word$/m)
+  const full = openSync('/dev/full', 'w')
+  const unlucky = await connect(socket)
+  await unlucky.sendFds('x', [full])
+  closeSync(full)
+  unlucky.close()
+  await server.printed(/^client 7: could not print there, exit code 1$/m)
+
+  const { stdout } = await run(t, script(CLIENT, socket))
+  t.equal(stdout, LINE, 'the others are served')
+  await server.printed(/^client 8: printed there/m)
+  silent.close()
+  await server.printed(/^client 2: left without a word$/m)
+  await until('no descriptor left', () => {
+    return openFds(server.pid).length === before.length
+  })
+  t.same(openFds(server.pid), before)
+  t.equal(server.stderr, '')
+})
+
+t.test(
+  'the server meets the client in C',
+  {
+    skip: missing('cc'),
+  },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const program = compileC(folder, 'test/peers/stdout.c')
+    const socket = join(folder, 's')
+    await serverOn(t, socket)
+    const { code, stdout } = await run(t, [program, 'client', socket])
+    t.equal(code, 0)
+    t.equal(stdout, LINE)
+  },
+)
+
+t.test(
+  'the client meets the server in C',
+  {
+    skip: missing('cc'),
+  },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const program = compileC(folder, 'test/peers/stdout.c')
+    const socket = join(folder, 's')
+    const server = new Running(t, [program, 'server', socket])
+    await server.printed(/listening/)
+    const { code, stdout } = await run(t, script(CLIENT, socket))
+    t.equal(code, 0)
+    t.equal(stdout, 'printed by C\n')
+    t.match(await server.exit, { code: 0 })
+    t.equal(server.stdout, '')
+  },
+)
+
+t.test('--help, a wrong command line, no server', async (t) => {
+  const socket = join(temporaryFolder(t), 's')
+  for (const file of [SERVER, CLIENT]) {
+    const help = await run(t, script(file, '--help'))
+    t.match(help, { code: 0, stderr: '' })
+    t.match(help.stdout, new RegExp(`^Usage: ./${file}`))
+    t.match(await run(t, script(file, 'a', 'b')), { code: 2, stdout: '' })
+    t.match(await run(t, script(file, '--nope')), { code: 2, stdout: '' })
+  }
+  const alone = await run(t, script(CLIENT, socket))
+  t.match(alone, { code: 1, stdout: '' })
+  t.match(alone.stderr, /^client.ts: No server on .*: start .*server.ts.*\n$/)
+})

@@ -1,0 +1,324 @@
+// Control messages as bytes: every layout, every length, hostile ones too.
+
+import { t } from 'tap'
+
+import { type Abi, selectAbi } from '../../lib/abi.ts'
+import {
+  buildRights,
+  cmsgAlign,
+  cmsgLen,
+  cmsgSpace,
+  unixRights,
+} from '../../lib/cmsg.ts'
+import { abis } from '../../lib/layouts.ts'
+import {
+  descriptorsIn,
+  isRights,
+  parseControlMessages,
+  parseUnixRights,
+} from '../../lib/parse.ts'
+
+const linux = selectAbi('linux', 'x64', 'LE')
+const layouts = [...new Set(Object.values(abis))]
+
+/** A control message of any type, for any layout. */
+function item(abi: Abi, level: number, type: number, data: Buffer): Buffer {
+  const bytes = Buffer.alloc(cmsgSpace(data.length, abi))
+  bytes.writeUInt32LE(cmsgLen(data.length, abi), abi.cmsghdr.cmsg_len)
+  bytes.writeInt32LE(level, abi.cmsghdr.cmsg_level)
+  bytes.writeInt32LE(type, abi.cmsghdr.cmsg_type)
+  data.copy(bytes, abi.cmsghdr.cmsg_data)
+  return bytes
+}
+
+// CMSG_LEN and CMSG_SPACE of 0, 1, 4, 8, 12, 16, 20, 1012 and 1016 bytes, as C
+// programs compiled for the targets print them.
+const golden: Record<string, { len: number[]; space: number[] }> = {
+  'linux 64-bit': {
+    len: [16, 17, 20, 24, 28, 32, 36, 1028, 1032],
+    space: [16, 24, 24, 24, 32, 32, 40, 1032, 1032],
+  },
+  'linux 32-bit': {
+    len: [12, 13, 16, 20, 24, 28, 32, 1024, 1028],
+    space: [12, 16, 16, 20, 24, 28, 32, 1024, 1028],
+  },
+  darwin: {
+    len: [12, 13, 16, 20, 24, 28, 32, 1024, 1028],
+    space: [12, 16, 16, 20, 24, 28, 32, 1024, 1028],
+  },
+  'freebsd 64-bit': {
+    len: [16, 17, 20, 24, 28, 32, 36, 1028, 1032],
+    space: [16, 24, 24, 24, 32, 32, 40, 1032, 1032],
+  },
+}
+
+t.test('cmsgLen(), cmsgSpace() agree with C in every layout', async (t) => {
+  const lengths = [0, 1, 4, 8, 12, 16, 20, 1012, 1016]
+  for (const abi of layouts) {
+    const { len, space } = golden[abi.name] ?? {}
+    t.strictSame(
+      lengths.map((n) => cmsgLen(n, abi)),
+      len,
+      `${abi.name} LEN`,
+    )
+    t.strictSame(
+      lengths.map((n) => cmsgSpace(n, abi)),
+      space,
+      `${abi.name} SPACE`,
+    )
+  }
+})
+
+t.test('cmsgLen(), cmsgSpace() obey the laws of the macros', async (t) => {
+  for (const abi of layouts) {
+    const broken: number[] = []
+    for (let n = 0; n <= 256; n++) {
+      const lawful =
+        cmsgLen(n, abi) - cmsgLen(0, abi) === n &&
+        cmsgSpace(n, abi) >= cmsgLen(n, abi) &&
+        cmsgSpace(n + 1, abi) >= cmsgSpace(n, abi) &&
+        cmsgSpace(n, abi) % abi.cmsgAlignment === 0 &&
+        cmsgAlign(n, abi) - n < abi.cmsgAlignment
+      if (!lawful) broken.push(n)
+    }
+    t.strictSame(broken, [], abi.name)
+    t.ok(cmsgSpace(8, abi) < 2 * cmsgSpace(4, abi), 'two in one are smaller')
+  }
+})
+
+t.test('cmsgAlign(), cmsgLen(), cmsgSpace() refuse bad sizes', async (t) => {
+  const bad = [-1, 2 ** 31 - 1, Number.MAX_SAFE_INTEGER, 1.5, Number.NaN]
+  for (const n of bad) {
+    for (const macro of [cmsgAlign, cmsgLen, cmsgSpace]) {
+      t.throws(() => macro(n), { name: 'RangeError' }, `${macro.name}(${n})`)
+    }
+  }
+})
+
+t.test('unixRights() builds the bytes of every layout', async (t) => {
+  const built: Record<string, string> = {
+    'linux 64-bit': `1c00000000000000010000000100000005000000060000000700000000000000`,
+    'linux 32-bit': `180000000100000001000000050000000600000007000000`,
+    darwin: `18000000ffff000001000000050000000600000007000000`,
+    'freebsd 64-bit': `1c000000ffff0000010000000000000005000000060000000700000000000000`,
+  }
+  for (const abi of layouts) {
+    const bytes = buildRights([5, 6, 7], abi)
+    t.equal(bytes.toString('hex'), built[abi.name], abi.name)
+  }
+  t.strictSame(unixRights(5, 6, 7), buildRights([5, 6, 7]))
+})
+
+t.test('unixRights() needs no padding on darwin', async (t) => {
+  const darwin = selectAbi('darwin', 'arm64', 'LE')
+  for (let n = 1; n <= 254; n++) {
+    // xnu: cmsg_len has to equal msg_controllen (bsd/kern/uipc_usrreq.c).
+    const bytes = buildRights(Array(n).fill(1), darwin)
+    if (bytes.readUInt32LE(0) !== bytes.length) t.fail(`${n} descriptors`)
+  }
+  t.equal(buildRights([1], darwin).length, 16)
+})
+
+t.test('unixRights() pads odd counts with zeros', async (t) => {
+  for (const count of [1, 3, 99, 253]) {
+    const bytes = buildRights(Array(count).fill(-1 >>> 1), linux)
+    t.equal(bytes.readUInt32LE(0), 16 + 4 * count)
+    t.equal(bytes.length, 16 + 4 * (count + 1))
+    t.equal(bytes.readUInt32LE(bytes.length - 4), 0, 'padding')
+  }
+})
+
+t.test('unixRights() refuses what is no descriptor', async (t) => {
+  for (const fd of [-1, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
+    t.throws(() => unixRights(0, fd), { name: 'RangeError' }, String(fd))
+  }
+  for (const fds of ['["3"]', '[null]', '[[]]']) {
+    t.throws(() => unixRights(...JSON.parse(fds)), { name: 'RangeError' }, fds)
+  }
+})
+
+t.test('parseUnixRights() gives back what unixRights() took', async (t) => {
+  const cases = [
+    [[42]],
+    [[1, 2]],
+    [[3, 4, 5]],
+    [[]],
+    [[1, 2], [3, 4, 5], [], [7]],
+  ]
+  for (const abi of layouts) {
+    for (const items of [...cases, [[0, 1, 2147483647]]]) {
+      const control = Buffer.concat(items.map((fds) => buildRights(fds, abi)))
+      const parse = (bytes: Buffer): number[][] =>
+        parseControlMessages(bytes, abi).map((m) => parseUnixRights(m, abi))
+      t.strictSame(parse(control), items, abi.name)
+      const last = items.at(-1) ?? []
+      const padding =
+        cmsgSpace(last.length * 4, abi) - cmsgLen(last.length * 4, abi)
+      const cut = control.subarray(0, control.length - padding)
+      t.strictSame(parse(cut), items, 'without the last padding')
+    }
+  }
+})
+
+t.test('parseControlMessages() works on a view into a buffer', async (t) => {
+  const bytes = Buffer.concat([
+    Buffer.alloc(3, 9),
+    unixRights(8),
+    Buffer.alloc(5),
+  ])
+  const view = new Uint8Array(bytes.buffer, bytes.byteOffset + 3, cmsgSpace(4))
+  const [message, ...others] = parseControlMessages(view)
+  t.strictSame(others, [])
+  t.strictSame(message && parseUnixRights(message), [8])
+})
+
+t.test(
+  'parseControlMessages() refuses lengths that are not true',
+  async (t) => {
+    for (const abi of layouts) {
+      const { cmsg_data, cmsg_len } = abi.cmsghdr
+      for (const length of [0, 8, cmsg_data - 1, 40, 2 ** 31, 2 ** 32 - 1]) {
+        const control = buildRights([3, 4], abi)
+        control.writeUInt32LE(length, cmsg_len)
+        t.throws(
+          () => parseControlMessages(control, abi),
+          { message: new RegExp(`Expected a cmsg_len of .* got ${length}$`) },
+          `${abi.name} ${length}`,
+        )
+      }
+    }
+  },
+)
+
+t.test('parseControlMessages() passes over a scrap at the end', async (t) => {
+  for (const abi of layouts) {
+    for (let scrap = 0; scrap < abi.cmsghdr.cmsg_data; scrap++) {
+      const control = Buffer.concat([
+        buildRights([5], abi),
+        Buffer.alloc(scrap),
+      ])
+      const count = parseControlMessages(control, abi).length
+      if (count !== 1) t.fail(`${abi.name}, ${scrap} bytes`)
+    }
+    t.strictSame(parseControlMessages(Buffer.alloc(0), abi), [])
+  }
+})
+
+t.test('parseUnixRights() refuses any other control message', async (t) => {
+  for (const abi of layouts) {
+    const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
+    for (const [level, type] of [
+      [SOL_SOCKET, 2],
+      [SOL_SOCKET, 3],
+      [41, SCM_RIGHTS],
+    ] as const) {
+      const control = item(abi, level, type, Buffer.alloc(12))
+      const [message] = parseControlMessages(control, abi)
+      t.ok(message && !isRights(message, abi))
+      t.throws(
+        () => message && parseUnixRights(message, abi),
+        { message: /Expected an SCM_RIGHTS control message, got level/ },
+        abi.name,
+      )
+    }
+  }
+})
+
+t.test('parseUnixRights() ignores part of a descriptor', async (t) => {
+  const control = item(linux, 1, 1, Buffer.from('05000000060000', 'hex'))
+  const [message] = parseControlMessages(control, linux)
+  t.strictSame(message && parseUnixRights(message, linux), [5])
+})
+
+t.test('parseUnixRights() refuses a slot that was denied', async (t) => {
+  const control = item(linux, 1, 1, Buffer.from('05000000ffffffff', 'hex'))
+  const [message] = parseControlMessages(control, linux)
+  t.throws(() => message && parseUnixRights(message, linux), /slot 1/)
+  t.strictSame(descriptorsIn(control, linux), [5])
+})
+
+t.test(
+  'descriptorsIn() finds rights behind credentials, and pidfds',
+  async (t) => {
+    const credentials = item(linux, 1, 2, Buffer.alloc(12, 7))
+    const pidfd = item(linux, 1, 4, Buffer.from('09000000', 'hex'))
+    const control = Buffer.concat([credentials, buildRights([3, 4]), pidfd])
+    t.strictSame(descriptorsIn(control, linux), [3, 4, 9])
+    const darwin = selectAbi('darwin', 'x64', 'LE')
+    const other = item(darwin, 0xffff, 0, Buffer.from('09000000', 'hex'))
+    t.strictSame(descriptorsIn(other, darwin), [], 'no SCM_PIDFD there')
+  },
+)
+
+t.test(
+  'descriptorsIn() takes what is there of a message cut short',
+  async (t) => {
+    // darwin leaves the length that the message had before it was cut.
+    const darwin = selectAbi('darwin', 'arm64', 'LE')
+    const control = buildRights([3, 4, 5, 6], darwin).subarray(0, 20)
+    t.strictSame(descriptorsIn(control, darwin), [3, 4])
+    t.throws(() => parseControlMessages(control, darwin), /Expected a cmsg_len/)
+  },
+)
+
+t.test('a million hostile control buffers harm nobody', async (t) => {
+  // A seeded generator: the same million on every run (xorshift32).
+  let state = 0x9e3779b9
+  const random = (below: number): number => {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    return (state >>> 0) % below
+  }
+  const wild = [0, 1, 8, 11, 12, 15, 16, 17, 20, 24, 2 ** 31, 2 ** 32 - 1]
+  // Behind the control buffer lies a number that must never be taken for a
+  // descriptor that came.
+  const OUTSIDE = 0x5e5e5e5e
+  const memory = Buffer.alloc(160, 0x5e)
+  let parsed = 0
+  let refused = 0
+  let found = 0
+  let invented = 0
+  for (let round = 0; round < 1_000_000; round++) {
+    const abi = layouts[round % layouts.length] ?? linux
+    const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
+    const size = random(96)
+    memory.fill(0x5e, size)
+    for (let at = 0; at < size; at++) memory[at] = random(16)
+    for (
+      let at = 0;
+      at + cmsg_data <= size;
+      at += abi.cmsgAlignment * (2 + random(3))
+    ) {
+      const length = random(2) ? (wild[random(wild.length)] ?? 0) : random(64)
+      memory.writeUInt32LE(length, at + cmsg_len)
+      memory.writeUInt32LE(
+        random(4) ? abi.constants.SOL_SOCKET : 0,
+        at + cmsg_level,
+      )
+      memory.writeUInt32LE(random(4), at + cmsg_type)
+    }
+    const control = memory.subarray(0, size)
+    const fds = descriptorsIn(control, abi)
+    found += fds.length
+    if (fds.length * 4 > size || fds.includes(OUTSIDE)) invented++
+    try {
+      for (const message of parseControlMessages(control, abi)) {
+        if (message.data.length > size) invented++
+        if (!isRights(message, abi)) continue
+        for (const fd of parseUnixRights(message, abi))
+          if (fd === OUTSIDE) invented++
+      }
+      parsed++
+    } catch (error) {
+      if (!(error instanceof Error && error.message.startsWith('Expected')))
+        throw error
+      refused++
+    }
+  }
+  t.equal(invented, 0, 'no descriptor was invented')
+  t.ok(
+    parsed > 1000 && refused > 1000 && found > 1000,
+    `${parsed} parsed, ${refused} refused, ${found} descriptors`,
+  )
+})

@@ -1,0 +1,621 @@
+// A connection: what arrives, in which order, and who owns it.
+
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import {
+  closeSync,
+  fstatSync,
+  openSync,
+  readFileSync,
+  readSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
+import { join } from 'node:path'
+
+import { host } from '../../../lib/abi.ts'
+import { takeRights } from '../../../lib/conn/received.ts'
+import {
+  parseControlMessages,
+  parseUnixRights,
+  socketpair,
+  UnixConn,
+  unixRights,
+} from '../../../lib/index.ts'
+import {
+  duplicate,
+  newSocket,
+  newSocketpair,
+} from '../../../lib/socket/unix.ts'
+import { leakFree, openFds, pipe, temporaryFolder } from '../../support.ts'
+
+leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
+  const [a, b] = socketpair()
+  const file = openSync('package.json', 'r')
+  await a.sendmsg('Here is a file', unixRights(file))
+  const message = await b.recvmsg()
+  t.equal(message?.data.toString(), 'Here is a file')
+  t.equal(message?.flags, 0)
+  const items = parseControlMessages(message?.control ?? Buffer.alloc(0))
+  t.equal(items.length, 1)
+  const [fd = -1, ...others] = items.flatMap((item) => parseUnixRights(item))
+  t.strictSame(others, [])
+  t.equal(fstatSync(fd).ino, fstatSync(file).ino, 'the same file')
+  t.not(fd, file, 'under another number')
+  for (const each of [fd, file]) closeSync(each)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree(
+  'a received descriptor shares the open file description',
+  async (t) => {
+    const path = join(temporaryFolder(t), 'file')
+    writeFileSync(path, '0123456789')
+    const [a, b] = socketpair()
+    const file = openSync(path, 'r')
+    readSync(file, Buffer.alloc(5))
+    await a.sendFds('x', [file])
+    const { fds: [fd = -1] = [] } = (await b.recvFds()) ?? {}
+    unlinkSync(path)
+    const bytes = Buffer.alloc(3)
+    readSync(fd, bytes)
+    t.equal(bytes.toString(), '567', 'goes on where the sender stopped')
+    readSync(file, bytes.subarray(0, 2))
+    t.equal(bytes.toString(), '897', 'and moves the offset of the sender')
+    t.throws(() => writeSync(fd, 'x'), { code: 'EBADF' }, 'remains read-only')
+    for (const each of [fd, file]) closeSync(each)
+    for (const conn of [a, b]) conn.close()
+  },
+)
+
+leakFree(
+  'received descriptors are close-on-exec, and so are ours',
+  async (t) => {
+    const [a, b] = socketpair()
+    const { r, w } = pipe()
+    await a.sendFds('x', [r])
+    const { fds: [fd = -1] = [] } = (await b.recvFds()) ?? {}
+    for (const each of [fd, a.fd, b.fd]) {
+      const flags = readFileSync(`/proc/self/fdinfo/${each}`, 'utf8')
+      t.match(flags, /flags:\s+0?2\d{6}\b/, 'FD_CLOEXEC')
+    }
+    const inherited = spawnSync('sh', ['-c', 'ls -l /proc/self/fd'])
+    t.notMatch(inherited.stdout.toString(), new RegExp(` ${fd} ->`))
+    for (const each of [fd, r, w]) closeSync(each)
+    for (const conn of [a, b]) conn.close()
+  },
+)
+
+leakFree('sendFds() keeps the order of many descriptors', async (t) => {
+  const [a, b] = socketpair()
+  const pipes = Array.from({ length: 10 }, () => pipe())
+  await a.sendFds(
+    'x',
+    pipes.map(({ r }) => r),
+  )
+  const { fds = [] } = (await b.recvFds()) ?? {}
+  t.strictSame(
+    fds.map((fd) => fstatSync(fd).ino),
+    pipes.map(({ r }) => fstatSync(r).ino),
+  )
+  for (const fd of fds) closeSync(fd)
+  for (const { r, w } of pipes) for (const fd of [r, w]) closeSync(fd)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('sendFds() without descriptors is a plain send', async (t) => {
+  const [a, b] = socketpair()
+  await a.sendFds('plain', [])
+  t.strictSame(await b.recvFds(), { data: Buffer.from('plain'), fds: [] })
+  await a.sendmsg('rights to nothing', unixRights())
+  const message = await b.recvmsg()
+  t.equal(message?.control.length, 0)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('sendmsg() refuses descriptors without a byte of data', async (t) => {
+  const [a, b] = socketpair()
+  t.throws(() => a.sendFds('', [0]), {
+    name: 'RangeError',
+    message: /at least one byte/,
+  })
+  await a.sendmsg('')
+  await a.sendmsg('done')
+  t.equal((await b.recvmsg())?.data.toString(), 'done')
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree(
+  'sendmsg() refuses bad arguments before anything is sent',
+  async (t) => {
+    const [a, b] = socketpair()
+    const send = (json: string): unknown => a.sendmsg(JSON.parse(json))
+    for (const data of ['null', '{}', '5', '[1]']) {
+      t.throws(() => send(data), { name: 'TypeError' }, `data ${data}`)
+    }
+    const sendControl = (json: string): unknown =>
+      a.sendmsg('x', JSON.parse(json))
+    for (const control of ['{}', '5', '"x"']) {
+      t.throws(() => sendControl(control), { name: 'TypeError' }, control)
+    }
+    const sendFds = (json: string): unknown => a.sendFds('x', JSON.parse(json))
+    for (const fds of ['[1.5]', '["3"]', '[null]', '[-1]', '[{}]']) {
+      t.throws(() => sendFds(fds), { name: 'RangeError' }, `fds ${fds}`)
+    }
+    // Linux would take these and leave the descriptors behind, or say EINVAL.
+    const rights = unixRights(0)
+    for (const size of [1, 8, 15]) {
+      const control = rights.subarray(0, size)
+      t.throws(() => a.sendmsg('x', control), { name: 'RangeError' }, `${size}`)
+    }
+    t.throws(
+      () => a.sendmsg('x', rights.subarray(0, 18)),
+      /Expected a cmsg_len/,
+    )
+    t.throws(() => a.sendmsg('x', Buffer.concat(Array(99).fill(rights))), {
+      name: 'RangeError',
+    })
+    await a.sendmsg('done')
+    t.equal((await b.recvmsg())?.data.toString(), 'done')
+    for (const conn of [a, b]) conn.close()
+  },
+)
+
+leakFree('recvmsg() refuses bad sizes and leaves the data', async (t) => {
+  const [a, b] = socketpair()
+  await a.sendmsg('queued')
+  for (const maxBytes of [0, -1, 1.5, Number.NaN, 2 ** 53]) {
+    t.throws(() => b.recvmsg({ maxBytes }), { name: 'RangeError' })
+  }
+  for (const maxFds of [-1, 1.5, Number.NaN]) {
+    t.throws(() => b.recvmsg({ maxFds }), { name: 'RangeError' })
+  }
+  t.equal((await b.recvmsg())?.data.toString(), 'queued')
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('sendmsg() fails as Node does, and sends nothing', async (t) => {
+  const [a, b] = socketpair()
+  const { r, w } = pipe()
+  const shape = {
+    code: 'EBADF',
+    errno: -9,
+    syscall: 'sendmsg',
+    message: 'sendmsg EBADF',
+  }
+  await t.rejects(a.sendFds('x', [w, 99999]), shape)
+  closeSync(w)
+  t.equal(readSync(r, Buffer.alloc(1)), 0, 'no hidden reference to the pipe')
+  await a.sendmsg('done')
+  t.equal((await b.recvmsg())?.data.toString(), 'done')
+  closeSync(r)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('calls are served in order, whatever waits', async (t) => {
+  const [a, b] = socketpair()
+  const { r, w } = pipe()
+  // Far more than the socket holds, so that all but the first must wait.
+  const big = Buffer.alloc(1_000_000, 'a')
+  const sends = [
+    a.sendmsg(big),
+    a.sendFds('B', [r]),
+    a.sendmsg('c'),
+    a.sendFds('D', [w]),
+    a.sendmsg('e'),
+  ]
+  let bytes = ''
+  const seen: string[] = []
+  while (bytes.length < big.length + 4) {
+    const message = await b.recvFds()
+    if (message === null) break
+    bytes += message.data
+    for (const fd of message.fds) {
+      const which = fstatSync(fd).ino === fstatSync(r).ino ? 'pipe' : 'other'
+      seen.push(`${which} by ${bytes.length - big.length}`)
+      closeSync(fd)
+    }
+  }
+  await Promise.all(sends)
+  t.equal(bytes.slice(big.length), 'BcDe')
+  t.equal(bytes.length, big.length + 4)
+  t.equal(seen.length, 2)
+  for (const fd of [r, w]) closeSync(fd)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('recvmsg() calls queue in order', async (t) => {
+  const [a, b] = socketpair()
+  const receives = [
+    b.recvmsg(),
+    b.recvmsg({ maxBytes: 2 }),
+    b.recvmsg(),
+    b.recvmsg(),
+  ]
+  await a.sendFds('one', [0])
+  await a.sendFds('two', [0])
+  a.close()
+  const got = await Promise.all(receives)
+  t.strictSame(
+    got.map((message) => message?.data.toString()),
+    ['one', 'tw', 'o', undefined],
+  )
+  for (const message of got) {
+    for (const item of parseControlMessages(
+      message?.control ?? Buffer.alloc(0),
+    )) {
+      for (const fd of parseUnixRights(item)) closeSync(fd)
+    }
+  }
+  t.equal(await b.recvmsg(), null, 'the end of file remains')
+  b.close()
+})
+
+leakFree('recvmsg() takes the first message alone', async (t) => {
+  const [a, b] = socketpair()
+  await Promise.all([a.sendFds('1', [0]), a.sendFds('2', [0])])
+  const before = openFds().length
+  const first = await b.recvFds()
+  t.equal(openFds().length, before + 1, 'the second stays in the kernel')
+  for (const fd of first?.fds ?? []) closeSync(fd)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('close() closes what was received ahead', async (t) => {
+  const [a, b] = socketpair()
+  const { r, w } = pipe()
+  const sends = Array.from({ length: 50 }, () => a.sendFds('x', [w]))
+  await Promise.all(sends)
+  for (let i = 0; i < 4; i++) {
+    for (const fd of (await b.recvFds())?.fds ?? []) closeSync(fd)
+  }
+  t.ok(
+    openFds().filter((fd) => fd.endsWith(target(w))).length > 1,
+    'there is some',
+  )
+  closeSync(w)
+  b.close()
+  a.close()
+  t.equal(
+    readSync(r, Buffer.alloc(1)),
+    0,
+    'every copy of the write end is gone',
+  )
+  closeSync(r)
+})
+
+// The descriptors that came, by either call.
+const calls = {
+  recvFds: async (conn: UnixConn, maxFds: number) =>
+    (await conn.recvFds({ maxFds }))?.fds ?? [],
+  recvmsg: async (conn: UnixConn, maxFds: number) => {
+    const message = await conn.recvmsg({ maxFds })
+    const items = parseControlMessages(message?.control ?? Buffer.alloc(0))
+    return items.flatMap((item) => parseUnixRights(item))
+  },
+}
+
+for (const [name, receive] of Object.entries(calls)) {
+  leakFree(`${name}() closes descriptors beyond maxFds`, async (t) => {
+    const [a, b] = socketpair()
+    for (const [sent, maxFds] of [
+      [2, 1],
+      [3, 2],
+      [1, 0],
+    ] as const) {
+      const { r, w } = pipe()
+      await a.sendFds('bytes', Array(sent).fill(w))
+      closeSync(w)
+      await t.rejects(receive(b, maxFds), {
+        code: 'ERR_TOO_MANY_FDS',
+        message: `Expected at most ${maxFds} descriptors, got ${sent}: closed all`,
+        data: Buffer.from('bytes'),
+      })
+      t.equal(readSync(r, Buffer.alloc(1)), 0, 'they are closed')
+      closeSync(r)
+    }
+    await a.sendFds('still works', [0])
+    const fds = await receive(b, 1)
+    t.equal(fds.length, 1)
+    for (const fd of fds) closeSync(fd)
+    for (const conn of [a, b]) conn.close()
+  })
+}
+
+leakFree(
+  'close() wakes receivers with null and senders with an error',
+  async (t) => {
+    const [a, b] = socketpair()
+    const receive = [b.recvmsg(), b.recvFds()]
+    b.close()
+    t.strictSame(await Promise.all(receive), [null, null])
+    const send = [a.sendmsg('x'), a.sendmsg('y')]
+    a.close()
+    const closed = {
+      code: 'ERR_SOCKET_CLOSED',
+      message: 'The connection is closed',
+    }
+    for (const each of send) await t.rejects(each, closed)
+    await t.rejects(a.sendmsg('later'), closed)
+    t.equal(await a.recvmsg(), null)
+    t.equal(a.fd, -1)
+  },
+)
+
+leakFree(
+  'close() in the middle of a blocked send rejects it once',
+  async (t) => {
+    const [a, b] = socketpair()
+    const sends = [a.sendmsg(Buffer.alloc(4_000_000)), a.sendFds('x', [0])]
+    const results = Promise.allSettled(sends)
+    await b.recvmsg()
+    a.close()
+    for (const result of await results) t.equal(result.status, 'rejected')
+    while ((await b.recvmsg()) !== null);
+    b.close()
+  },
+)
+
+leakFree(
+  'close() twice leaves the newcomer under the same number',
+  async (t) => {
+    const [a, b] = socketpair()
+    const number = a.fd
+    a.close()
+    const file = openSync('package.json', 'r')
+    t.equal(file, number, 'the number was free and is taken again')
+    a.close()
+    t.ok(fstatSync(file).isFile(), 'still open')
+    closeSync(file)
+    b.close()
+  },
+)
+
+leakFree('a peer that is gone: null to read, EPIPE to write', async (t) => {
+  const [a, b] = socketpair()
+  await a.sendFds('last words', [0])
+  a.close()
+  const message = await b.recvFds()
+  t.equal(message?.data.toString(), 'last words')
+  for (const fd of message?.fds ?? []) closeSync(fd)
+  await t.rejects(b.sendmsg('x'), { code: 'EPIPE', syscall: 'sendmsg' })
+  await t.rejects(b.sendFds('x', [0]), { code: 'EPIPE' })
+  t.equal(await b.recvmsg(), null, 'receiving still works')
+  b.close()
+})
+
+leakFree(
+  'a peer that leaves our bytes unread: ECONNRESET, then null',
+  async (t) => {
+    const [a, b] = socketpair()
+    await b.sendmsg('nobody reads this')
+    const receive = b.recvmsg()
+    a.close()
+    await t.rejects(receive, { code: 'ECONNRESET', syscall: 'recvmsg' })
+    t.equal(await b.recvmsg(), null)
+    b.close()
+  },
+)
+
+leakFree('a blocked sender whose peer dies is told', async (t) => {
+  const [a, b] = socketpair()
+  const sends = [
+    a.sendmsg(Buffer.alloc(4_000_000)),
+    a.sendFds('x', [0]),
+    a.sendmsg('y'),
+  ]
+  const results = Promise.allSettled(sends)
+  await b.recvmsg()
+  b.close()
+  for (const result of await results) {
+    t.equal(result.status, 'rejected')
+    if (result.status === 'rejected')
+      t.match(result.reason.code, /EPIPE|ECONNRESET/)
+  }
+  a.close()
+})
+
+leakFree('fromFd() adopts a descriptor that was just received', async (t) => {
+  const [a, b] = socketpair()
+  const [one, other] = newSocketpair()
+  await a.sendFds('x', [other])
+  closeSync(other)
+  const { fds: [fd = -1] = [] } = (await b.recvFds()) ?? {}
+  const far = UnixConn.fromFd(fd)
+  const near = UnixConn.fromFd(one)
+  await near.sendmsg('hello')
+  t.equal((await far.recvmsg())?.data.toString(), 'hello')
+  for (const conn of [a, b, near, far]) conn.close()
+})
+
+leakFree('fromFd() refuses what is not an AF_UNIX stream socket', async (t) => {
+  const file = openSync('package.json', 'r')
+  t.throws(() => UnixConn.fromFd(file), { code: 'ENOTSOCK' })
+  t.throws(() => UnixConn.fromFd(99999), { code: 'EBADF' })
+  t.throws(() => UnixConn.fromFd(-1), { code: 'EBADF' })
+  t.ok(fstatSync(file).isFile(), 'it remains open')
+  closeSync(file)
+
+  // TCP would take the bytes and drop the descriptors.
+  const server = createServer((socket) => socket.end()).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const before = openFds()
+  const socket = connectTcp((server.address() as AddressInfo).port, '127.0.0.1')
+  await once(socket, 'connect')
+  const tcp = openFds().filter((fd) => !before.includes(fd))
+  t.ok(tcp.length > 0)
+  for (const fd of tcp) {
+    t.throws(() => UnixConn.fromFd(Number.parseInt(fd, 10)), {
+      code: 'EPROTOTYPE',
+      message: /expected an AF_UNIX stream socket .* got family 2, type 1/,
+    })
+  }
+  socket.destroy()
+  server.close()
+  await once(server, 'close')
+})
+
+leakFree('fromFd() adopts a connected pair whose peer is gone', async (t) => {
+  const [one, other] = newSocketpair()
+  writeSync(other, 'foo')
+  closeSync(other)
+  const conn = UnixConn.fromFd(one)
+  t.equal((await conn.recvmsg())?.data.toString(), 'foo')
+  t.equal(await conn.recvmsg(), null)
+  conn.close()
+})
+
+leakFree('an unconnected socket fails clearly', async (t) => {
+  const conn = UnixConn.fromFd(newSocket())
+  await t.rejects(conn.sendmsg('x'), { code: 'ENOTCONN' })
+  await t.rejects(conn.recvmsg(), { code: 'EINVAL', syscall: 'recvmsg' })
+  conn.close()
+})
+
+leakFree('a socket can be sent over itself', async (t) => {
+  const [a, b] = socketpair()
+  await a.sendFds('x', [b.fd])
+  const { fds: [fd = -1] = [] } = (await b.recvFds()) ?? {}
+  const again = UnixConn.fromFd(fd)
+  await a.sendmsg('to both')
+  t.equal((await again.recvmsg())?.data.toString(), 'to both')
+  for (const conn of [a, b, again]) conn.close()
+})
+
+leakFree('peerCredentials() tells who made the pair', async (t) => {
+  const [a, b] = socketpair()
+  const us = {
+    pid: process.pid,
+    uid: process.getuid?.(),
+    gid: process.getgid?.(),
+  }
+  t.strictSame(a.peerCredentials(), us)
+  t.strictSame(b.peerCredentials(), us)
+  for (const conn of [a, b]) conn.close()
+  t.throws(() => a.peerCredentials(), { code: 'EBADF', syscall: 'getsockopt' })
+})
+
+leakFree('framed messages each get their own descriptors', async (t) => {
+  const [a, b] = socketpair()
+  const { r, w } = pipe()
+  const inode = fstatSync(r).ino
+  let state = 42
+  const random = (below: number): number => {
+    state = (state * 1103515245 + 12345) % 2 ** 31
+    return state % below
+  }
+  const messages = Array.from({ length: 60 }, () => ({
+    size: 1 + random(random(4) === 0 ? 200_000 : 500),
+    fds: random(6),
+  }))
+  const send = async (): Promise<void> => {
+    const sends = messages.map(({ size, fds }) => {
+      const head = Buffer.alloc(8)
+      head.writeUInt32LE(size)
+      head.writeUInt32LE(fds, 4)
+      return a.sendFds(
+        Buffer.concat([head, Buffer.alloc(size, fds)]),
+        Array(fds).fill(r),
+      )
+    })
+    await Promise.all(sends)
+    a.close()
+  }
+  const sending = send()
+  let bytes = Buffer.alloc(0)
+  const fds: number[] = []
+  let wrong = 0
+  let next = 0
+  for (;;) {
+    const message = await b.recvFds({ maxBytes: 1 + random(70_000) })
+    if (message === null) break
+    bytes = Buffer.concat([bytes, message.data])
+    fds.push(...message.fds)
+    while (bytes.length >= 8) {
+      const size = bytes.readUInt32LE(0)
+      const count = bytes.readUInt32LE(4)
+      if (bytes.length < 8 + size) break
+      const own = fds.splice(0, count)
+      if (size !== messages[next]?.size || count !== messages[next]?.fds)
+        wrong++
+      if (own.length !== count || bytes[8 + size - 1] !== count) wrong++
+      for (const fd of own) {
+        if (fstatSync(fd).ino !== inode) wrong++
+        closeSync(fd)
+      }
+      bytes = bytes.subarray(8 + size)
+      next++
+    }
+  }
+  await sending
+  t.equal(next, messages.length)
+  t.equal(wrong, 0)
+  t.strictSame(fds, [], 'none is left over')
+  for (const fd of [r, w]) closeSync(fd)
+  b.close()
+})
+
+leakFree('a flood does not keep others from their turn', async (t) => {
+  const [a, b] = socketpair()
+  let stop = false
+  let timers = 0
+  const flood = async (): Promise<void> => {
+    while (!stop) await a.sendmsg('x')
+    a.close()
+  }
+  const drain = async (): Promise<void> => {
+    while ((await b.recvmsg()) !== null);
+    b.close()
+  }
+  const both = [flood(), drain()]
+  for (; timers < 5; timers++)
+    await new Promise((resolve) => setTimeout(resolve, 1))
+  stop = true
+  await Promise.all(both)
+  t.equal(timers, 5)
+})
+
+function target(fd: number): string {
+  return (
+    openFds()
+      .find((line) => line.startsWith(`${fd} `))
+      ?.split(' -> ')[1] ?? ''
+  )
+}
+
+leakFree('takeRights() closes all it cannot make sense of', async (t) => {
+  const control = unixRights(duplicate(0), 0)
+  control.writeInt32LE(-1, control.length - 4)
+  const message = { data: Buffer.from('x'), control, flags: 0 }
+  t.throws(() => takeRights(message, 9), { message: /got -1 in slot 1/ })
+})
+
+leakFree('takeRights() passes over a pidfd never made', async (t) => {
+  const pidfd = unixRights(0)
+  pidfd.writeInt32LE(host.constants.SCM_PIDFD, host.cmsghdr.cmsg_type)
+  pidfd.writeInt32LE(-3, host.cmsghdr.cmsg_data) // -ESRCH
+  const fd = duplicate(0)
+  const control = Buffer.concat([unixRights(fd), pidfd])
+  const message = { data: Buffer.from('x'), control, flags: 0 }
+  t.strictSame(takeRights(message, 9), [fd])
+  closeSync(fd)
+})
+
+leakFree(
+  'a receiver with plenty to receive lets others in between',
+  async (t) => {
+    const [a, b] = socketpair()
+    const size = 5000
+    await a.sendmsg(Buffer.alloc(size))
+    let turned = -1
+    let received = 0
+    setImmediate(() => {
+      turned = received
+    })
+    for (; received < size; received++) await b.recvmsg({ maxBytes: 1 })
+    t.ok(turned > 0 && turned < size, `after ${turned} of ${size}`)
+    for (const conn of [a, b]) conn.close()
+  },
+)

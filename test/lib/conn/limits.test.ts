@@ -1,0 +1,327 @@
+// Where the system says no: too many descriptors, no free numbers, full
+// buffers; and the rules of other platforms, selected by their layouts.
+
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { constants } from 'node:os'
+import { t } from 'tap'
+
+import { host, selectAbi } from '../../../lib/abi.ts'
+import { buildRights } from '../../../lib/cmsg.ts'
+import { problemWith } from '../../../lib/conn/received.ts'
+import { mustWait } from '../../../lib/conn/sender.ts'
+import { socketpair, unixRights } from '../../../lib/index.ts'
+import { abis } from '../../../lib/layouts.ts'
+import { systemError } from '../../../lib/libc.ts'
+import { maxFdsPerMessage, receiveNow, sendNow } from '../../../lib/message.ts'
+import { descriptorsIn } from '../../../lib/parse.ts'
+import { newSocketpair, peerCredentials } from '../../../lib/socket/unix.ts'
+import { leakFree, missing, pipe, run, script } from '../../support.ts'
+
+leakFree('sendFds() carries as many as the system allows', async (t) => {
+  const [a, b] = socketpair()
+  const most = maxFdsPerMessage()
+  for (const count of [252, most]) {
+    await a.sendFds('x', Array(count).fill(0))
+    const { fds = [] } = (await b.recvFds()) ?? {}
+    t.equal(fds.length, count)
+    for (const fd of fds) closeSync(fd)
+  }
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('sendFds() names the limit that is exceeded', async (t) => {
+  const [a, b] = socketpair()
+  for (const count of [maxFdsPerMessage() + 1, 300]) {
+    const send = (): unknown => a.sendFds('x', Array(count).fill(0))
+    const message = `Expected at most ${maxFdsPerMessage()} descriptors in a message, got ${count}`
+    t.throws(send, { name: 'RangeError', message })
+  }
+  const half = Array(127).fill(0)
+  const two = Buffer.concat([unixRights(...half), unixRights(...half)])
+  t.throws(() => a.sendmsg('x', two), /got 254/, 'all items together count')
+  await a.sendmsg('done')
+  t.equal((await b.recvmsg())?.data.toString(), 'done', 'nothing was sent')
+  for (const conn of [a, b]) conn.close()
+})
+
+t.test('maxFdsPerMessage() asks libc, within the layout', async (t) => {
+  t.equal(maxFdsPerMessage({ ...host, maxFds: 100 }), 100)
+  const refusing = (): number => -constants.errno.ENOMEM
+  t.equal(maxFdsPerMessage(host, refusing), 252, 'musl before 1.2.4')
+  t.equal(maxFdsPerMessage({ ...host, maxFds: 254 }, refusing), 252)
+})
+
+leakFree('a full socket: the retry still carries the descriptor', async (t) => {
+  const [a, b] = socketpair()
+  const { r, w } = pipe()
+  const sends: Promise<void>[] = []
+  for (let i = 0; i < 2000; i++) sends.push(a.sendFds(`${i % 10}`, [w]))
+  sends.push(a.sendmsg('end'))
+  let settled = 0
+  for (const send of sends) send.then(() => settled++)
+  // Long enough for the sender to find the socket full and wait.
+  await new Promise((resolve) => setTimeout(resolve, 20))
+  t.ok(settled < 2000, `${settled} of 2001 fitted`)
+  let text = ''
+  let count = 0
+  while (!text.endsWith('end')) {
+    const message = await b.recvFds()
+    text += message?.data
+    for (const fd of message?.fds ?? []) {
+      if (fstatSync(fd).ino === fstatSync(w).ino) count++
+      closeSync(fd)
+    }
+  }
+  await Promise.all(sends)
+  t.equal(count, 2000)
+  t.equal(text, `${'0123456789'.repeat(200)}end`, 'in order')
+  for (const fd of [r, w]) closeSync(fd)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree(
+  '8 MiB with a descriptor in one call: it comes once, first',
+  async (t) => {
+    const [a, b] = socketpair()
+    const data = Buffer.alloc(8 * 1024 * 1024, 'abcdefg')
+    const sending = a.sendFds(data, [0])
+    const chunks: Buffer[] = []
+    const counts: number[] = []
+    let size = 0
+    while (size < data.length) {
+      const message = await b.recvFds()
+      if (message === null) break
+      chunks.push(message.data)
+      counts.push(message.fds.length)
+      size += message.data.length
+      for (const fd of message.fds) closeSync(fd)
+    }
+    await sending
+    t.ok(Buffer.concat(chunks).equals(data))
+    t.equal(counts[0], 1)
+    t.equal(
+      counts.reduce((sum, count) => sum + count),
+      1,
+    )
+    for (const conn of [a, b]) conn.close()
+  },
+)
+
+leakFree('a message longer than one call sends whole', async (t) => {
+  const [a, b] = socketpair()
+  const sends = [a.sendmsg(Buffer.alloc(5 * 1024 * 1024, 1)), a.sendmsg('end')]
+  let size = 0
+  let last: Buffer = Buffer.alloc(0)
+  while (size < 5 * 1024 * 1024 + 3) {
+    last = (await b.recvmsg({ maxBytes: 2 ** 30 }))?.data ?? last
+    size += last.length
+  }
+  await Promise.all(sends)
+  t.match(last.toString(), /end$/)
+  for (const conn of [a, b]) conn.close()
+})
+
+// What a child that runs into its limits reports, one line for each step.
+const noRoom = `
+import { closeSync, openSync } from 'node:fs'
+import { socketpair } from '../index.ts'
+const [a, b] = socketpair()
+await a.sendFds('five', [0, 0, 0, 0, 0])
+await a.sendFds('one', [0])
+const filler = []
+for (;;) { try { filler.push(openSync('/dev/null')) } catch (error) { console.log(error.code); break } }
+for (const fd of filler.splice(0, 2)) closeSync(fd)
+const report = async () => {
+  try {
+    const { data, fds } = await b.recvFds()
+    for (const fd of fds) closeSync(fd)
+    console.log('got', String(data), fds.length)
+  } catch (error) {
+    console.log(error.code, String(error.data), error.message)
+  }
+}
+await report()
+for (const fd of filler.splice(0, 2)) closeSync(fd)
+await report()
+a.close()
+b.close()
+`
+const inline = (source: string): string[] => [
+  ...script('--input-type=module', '-e'),
+  source,
+]
+
+t.test(
+  'no free numbers: a clear error, then all is well again',
+  { skip: missing('prlimit') },
+  async (t) => {
+    const { stdout, stderr } = await run(t, [
+      'prlimit',
+      '--nofile=200:200',
+      ...inline(noRoom),
+    ])
+    const [full, lost, after] = stdout.split('\n')
+    t.equal(full, 'EMFILE', stderr)
+    t.match(
+      lost,
+      /^ERR_FDS_TRUNCATED five Expected whole ancillary data, got it truncated \(MSG_CTRUNC\): closed the 2 descriptors that came; is the limit of open descriptors \(200, RLIMIT_NOFILE\) reached\?$/,
+    )
+    t.equal(after, 'got one 1')
+  },
+)
+
+const inFlight = `
+import { closeSync } from 'node:fs'
+import { socketpair } from '../index.ts'
+const [a, b] = socketpair()
+let sent = 0
+try {
+  for (; sent < 100; sent++) await a.sendFds('x', Array(10).fill(0))
+} catch (error) {
+  console.log(error.code, error.message)
+}
+await a.sendmsg('plain')
+console.log('sent', sent > 0 && sent < 100)
+const first = await b.recvFds()
+console.log('received', first.fds.length)
+for (const fd of first.fds) closeSync(fd)
+for (let i = 0; i < sent; i++) {
+  const message = await b.recvFds()
+  for (const fd of message.fds) closeSync(fd)
+  if (String(message.data).endsWith('plain')) console.log('plain came')
+}
+await a.sendFds('y', [0])
+console.log('works again')
+a.close()
+b.close()
+`
+const dropped = ['setpriv', '--reuid=65534', '--regid=65534', '--clear-groups']
+const notRoot =
+  process.getuid?.() === 0 ? false : 'needs root, who can become nobody'
+
+t.test(
+  'too many on their way: ETOOMANYREFS, and the connection works on',
+  { skip: missing('setpriv', 'prlimit') || notRoot },
+  async (t) => {
+    const { stdout, stderr } = await run(t, [
+      ...dropped,
+      'prlimit',
+      '--nofile=128:128',
+      ...inline(inFlight),
+    ])
+    t.equal(
+      stdout,
+      'ETOOMANYREFS sendmsg ETOOMANYREFS\nsent true\nreceived 10\nplain came\nworks again\n',
+      stderr,
+    )
+  },
+)
+
+t.test('mustWait() knows when a send is to be tried again', async (t) => {
+  const { EAGAIN, ENOBUFS, EMSGSIZE, EPIPE } = constants.errno
+  const linux = selectAbi('linux', 'x64', 'LE')
+  const darwin = selectAbi('darwin', 'arm64', 'LE')
+  for (const abi of [linux, darwin]) {
+    t.equal(mustWait(EAGAIN, true, abi), true)
+    t.equal(mustWait(EAGAIN, false, abi), true)
+    t.equal(mustWait(ENOBUFS, false, abi), true)
+    t.equal(mustWait(EPIPE, true, abi), false)
+    t.equal(mustWait(EMSGSIZE, false, abi), false)
+  }
+  t.equal(mustWait(EMSGSIZE, true, linux), false)
+  t.equal(mustWait(EMSGSIZE, true, darwin), true, 'xnu: not now')
+})
+
+leakFree(
+  'receiveNow() sets close-on-exec where the kernel cannot',
+  async (t) => {
+    const constants = { ...host.constants, MSG_CMSG_CLOEXEC: 0 }
+    const [one, other] = newSocketpair()
+    for (const abi of [{ ...host, constants }, host]) {
+      sendNow(one, [{ data: Buffer.from('x'), control: buildRights([0, 1]) }])
+      const received = receiveNow(other, 10, 1, abi)
+      if (typeof received === 'number') throw systemError('recvmsg', received)
+      const fds = received.flatMap(({ control }) => descriptorsIn(control))
+      t.equal(fds.length, 2)
+      for (const fd of fds) {
+        const info = openSync(`/proc/self/fdinfo/${fd}`, 'r')
+        const text = Buffer.alloc(200)
+        readSync(info, text)
+        t.match(text.toString(), /flags:\s+0?2\d{6}\b/)
+        closeSync(info)
+        closeSync(fd)
+      }
+      t.equal(received[0]?.flags, 0, 'no echoed flags')
+    }
+    for (const fd of [one, other]) closeSync(fd)
+  },
+)
+
+leakFree(
+  'sendNow(), receiveNow() go one by one where there is no mmsg',
+  async (t) => {
+    const abi = { ...host, mmsghdr: { size: 0, msg_len: 0 } }
+    const [one, other] = newSocketpair()
+    const messages = ['x', 'y', 'z'].map((text) => ({
+      data: Buffer.from(text),
+      control: buildRights([0]),
+    }))
+    t.strictSame(sendNow(one, messages, abi), [1], 'the first of three')
+    t.strictSame(sendNow(one, messages.slice(1)), [1, 1], 'the other two')
+    for (const text of ['x', 'y', 'z']) {
+      const received = receiveNow(other, 10, 3, abi)
+      if (typeof received === 'number') throw systemError('recvmsg', received)
+      t.equal(received.length, 1)
+      t.equal(received[0]?.data.toString(), text)
+      for (const { control } of received) {
+        for (const fd of descriptorsIn(control)) closeSync(fd)
+      }
+    }
+    for (const fd of [one, other]) closeSync(fd)
+  },
+)
+
+leakFree(
+  'peerCredentials() asks for the pid apart where it must',
+  async (t) => {
+    // LOCAL_PEERPID of darwin, played by SO_TYPE, which is 1 for SOCK_STREAM.
+    const { SO_TYPE } = host.constants
+    const peercred = { ...host.peercred, pid: { option: SO_TYPE } }
+    const [one, other] = newSocketpair()
+    t.strictSame(peerCredentials(one, { ...host, peercred }), {
+      pid: 1,
+      uid: process.getuid?.(),
+      gid: process.getgid?.(),
+    })
+    for (const fd of [one, other]) closeSync(fd)
+  },
+)
+
+t.test('problemWith() tells of descriptors that were lost', async (t) => {
+  const message = {
+    data: Buffer.from('bytes'),
+    control: buildRights([4, 5]),
+    flags: host.constants.MSG_CTRUNC,
+  }
+  t.match(problemWith(message, 9), {
+    code: 'ERR_FDS_TRUNCATED',
+    data: message.data,
+    message: /^Expected whole ancillary data, .* closed the 2 descriptors/,
+  })
+  t.equal(problemWith({ ...message, flags: 0 }, 2), undefined)
+})
+
+t.test('systemError() knows the error that libuv does not', async (t) => {
+  t.match(systemError('sendmsg', -host.constants.ETOOMANYREFS), {
+    code: 'ETOOMANYREFS',
+    message: 'sendmsg ETOOMANYREFS',
+  })
+})
+
+t.test('every layout says how a peer is asked about', async (t) => {
+  for (const [name, { peercred }] of Object.entries(abis)) {
+    const { size, uid, gid, pid } = peercred
+    const last = 'offset' in pid ? pid.offset : uid
+    t.ok(Math.max(uid, gid, last) + 4 <= size, name)
+  }
+})

@@ -1,0 +1,436 @@
+// The life of a socket file, and of the connections behind it.
+
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { constants as os } from 'node:os'
+import { join } from 'node:path'
+import { t } from 'tap'
+import { host, selectAbi } from '../../../lib/abi.ts'
+import {
+  connect,
+  listen,
+  type UnixConn,
+  UnixListener,
+} from '../../../lib/index.ts'
+import {
+  acceptFrom,
+  buildName,
+  isAbstract,
+  newSocket,
+  newSocketpair,
+} from '../../../lib/socket/unix.ts'
+import {
+  leakFree,
+  missing,
+  openFds,
+  Running,
+  run,
+  script,
+  temporaryFolder,
+} from '../../support.ts'
+
+async function accept(listener: UnixListener): Promise<UnixConn> {
+  for await (const conn of listener) return conn
+  throw new Error('Expected a connection, got none')
+}
+
+leakFree('listen(), connect() carry bytes and descriptors', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  t.equal(listener.path, path)
+  const client = await connect(path)
+  const server = await accept(listener)
+  await client.sendFds('hello', [0])
+  const { data, fds } = (await server.recvFds()) ?? { fds: [] }
+  t.equal(data?.toString(), 'hello')
+  for (const fd of fds) closeSync(fd)
+  const uid = process.getuid?.()
+  t.match(server.peerCredentials(), { pid: process.pid, uid })
+  t.match(client.peerCredentials(), { pid: process.pid, uid })
+  for (const each of [client, server, listener]) each.close()
+  t.notOk(existsSync(path), 'the socket file is gone')
+})
+
+leakFree('listen() makes the file private, or as it is told', async (t) => {
+  const folder = temporaryFolder(t)
+  for (const [mode, expected] of [
+    [undefined, 0o600],
+    [0o666, 0o666],
+  ] as const) {
+    const path = join(folder, `s${mode}`)
+    const listener = await listen(path, mode ? { mode } : {})
+    t.equal(statSync(path).mode & 0o777, expected)
+    listener.close()
+  }
+})
+
+leakFree('for await goes round until close(), after break too', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  const conns: UnixConn[] = []
+  const loop = (async () => {
+    for await (const conn of listener) conns.push(conn)
+  })()
+  for (let i = 0; i < 3; i++) conns.push(await connect(path))
+  while (conns.length < 6) await new Promise((resolve) => setImmediate(resolve))
+  listener.close()
+  await loop
+  listener.close()
+  for await (const conn of listener)
+    t.fail(`no connection after close: ${conn}`)
+  for (const conn of conns) conn.close()
+})
+
+leakFree('two loops over one listener share the connections', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  const accepted = [accept(listener), accept(listener)]
+  const clients = [await connect(path), await connect(path)]
+  for (const conn of [...(await Promise.all(accepted)), ...clients])
+    conn.close()
+  listener.close()
+  t.pass('both were served')
+})
+
+leakFree('abstract names need no file', async (t) => {
+  const name = `\0fd-test-${process.pid}`
+  t.ok(isAbstract(name))
+  const listener = await listen(name)
+  const client = await connect(name)
+  const server = await accept(listener)
+  await client.sendmsg('abstract')
+  t.equal((await server.recvmsg())?.data.toString(), 'abstract')
+  await t.rejects(listen(name), { code: 'EADDRINUSE', pid: process.pid })
+  for (const each of [client, server, listener]) each.close()
+  await t.rejects(connect(name), { code: 'ECONNREFUSED' })
+  const longest = `\0${'x'.repeat(106)}`
+  const other = await listen(longest)
+  other.close()
+  await t.rejects(listen(`${longest}x`), { code: 'ENAMETOOLONG' })
+})
+
+leakFree('a path longer than the system allows names the limit', async (t) => {
+  const folder = temporaryFolder(t)
+  const longest = join(folder, 'x'.repeat(106 - folder.length))
+  t.equal(longest.length, 107)
+  const listener = await listen(longest)
+  const conn = await connect(longest)
+  for (const each of [conn, listener]) each.close()
+  for (const call of [listen, connect] as ((
+    path: string,
+  ) => Promise<unknown>)[]) {
+    await t.rejects(call(`${longest}y`), {
+      code: 'ENAMETOOLONG',
+      message: `Expected a socket path of at most 107 bytes, got 108: ${longest}y`,
+    })
+  }
+  await t.rejects(listen(''), { name: 'TypeError' })
+  await t.rejects(connect('a\0b'), { name: 'TypeError' })
+})
+
+leakFree('connect() fails as Node does', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = join(folder, 'nope')
+  await t.rejects(connect(path), {
+    code: 'ENOENT',
+    errno: -2,
+    syscall: 'connect',
+    message: `connect ENOENT ${path}`,
+  })
+  writeFileSync(path, '')
+  await t.rejects(connect(path), { code: 'ECONNREFUSED' })
+})
+
+leakFree('listen() replaces the file of a server that died', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const dying = `
+    import { listen } from '../index.ts'
+    await listen(process.argv[1])
+    process.kill(process.pid, 'SIGKILL')
+  `
+  const { signal } = await run(t, [
+    ...script('--input-type=module', '-e'),
+    dying,
+    path,
+  ])
+  t.equal(signal, 'SIGKILL')
+  t.ok(lstatSync(path).isSocket(), 'its file is left over')
+  const listener = await listen(path)
+  const conn = await connect(path)
+  for (const each of [conn, listener]) each.close()
+})
+
+leakFree(
+  'listen() refuses where a live server answers, with its pid',
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const listener = await listen(path)
+    await t.rejects(listen(path), {
+      code: 'EADDRINUSE',
+      pid: process.pid,
+      message: `bind EADDRINUSE ${path}: process ${process.pid} is listening there`,
+    })
+    const conn = await connect(path)
+    for (const each of [conn, listener]) each.close()
+  },
+)
+
+leakFree('listen() takes a full backlog for a live server', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path, { backlog: 0 })
+  const first = await connect(path)
+  await t.rejects(listen(path), {
+    code: 'EADDRINUSE',
+    message: /a server is listening there/,
+  })
+  const waiting = connect(path)
+  const accepted = await accept(listener)
+  const second = await waiting
+  t.pass('connect() waited for its place')
+  for (const each of [first, second, accepted, listener]) each.close()
+})
+
+leakFree('listen() never removes what is not a socket', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'file')
+  writeFileSync(file, 'precious')
+  const link = join(folder, 'link')
+  symlinkSync(file, link)
+  mkdirSync(join(folder, 'directory'))
+  for (const name of ['file', 'link', 'directory']) {
+    await t.rejects(listen(join(folder, name)), {
+      code: 'EADDRINUSE',
+      message: /exists, and is no socket/,
+    })
+    t.ok(lstatSync(join(folder, name)))
+  }
+})
+
+leakFree(
+  "close() leaves a socket file that is another server's by now",
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const old = await listen(path)
+    unlinkSync(path)
+    const successor = await listen(path)
+    old.close()
+    const conn = await connect(path)
+    for (const each of [conn, successor]) each.close()
+    t.notOk(existsSync(path))
+  },
+)
+
+t.test(
+  'no permission: EACCES, and the file stays',
+  {
+    skip:
+      process.getuid?.() === 0
+        ? missing('setpriv')
+        : 'needs root, who can become nobody',
+  },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o755)
+    const path = join(folder, 's')
+    const listener = await listen(path)
+    const source = `
+    import { connect, listen } from '../index.ts'
+    for (const call of [connect, listen]) {
+      await call(process.argv[1]).catch((error) => console.log(error.message))
+    }
+  `
+    const nobody = [
+      'setpriv',
+      '--reuid=65534',
+      '--regid=65534',
+      '--clear-groups',
+    ]
+    const { stdout } = await run(t, [
+      ...nobody,
+      ...script('--input-type=module', '-e'),
+      source,
+      path,
+    ])
+    t.equal(stdout, `connect EACCES ${path}\nconnect EACCES ${path}\n`)
+    t.ok(lstatSync(path).isSocket())
+    listener.close()
+  },
+)
+
+leakFree(
+  'without free descriptors connections wait in the backlog',
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const source = `
+    import { closeSync, openSync } from 'node:fs'
+    import { listen } from '../index.ts'
+    const listener = await listen(process.argv[1])
+    const filler = []
+    for (;;) { try { filler.push(openSync('/dev/null')) } catch { break } }
+    console.log('full')
+    process.stdin.once('data', () => {
+      for (const fd of filler) closeSync(fd)
+    })
+    for await (const conn of listener) {
+      console.log('accepted')
+      listener.close()
+      conn.close()
+      process.stdin.destroy()
+    }
+  `
+    const server = new Running(t, [
+      'prlimit',
+      '--nofile=200:200',
+      ...script('--input-type=module', '-e'),
+      source,
+      path,
+    ])
+    await server.printed(/full/)
+    const conn = await connect(path)
+    t.equal(server.stdout, 'full\n')
+    server.child.stdin?.write('go\n')
+    await server.printed(/accepted/)
+    t.equal((await server.exit).code, 0)
+    conn.close()
+  },
+)
+
+leakFree('ref(), unref(): waiting keeps a process alive, or not', async (t) => {
+  const alone = (
+    what: string,
+  ): Promise<{ code: number | null; stdout: string }> =>
+    run(t, [
+      ...script('--input-type=module', '-e'),
+      `import { listen, socketpair } from '../index.ts'
+       const path = process.argv[1]
+       ${what}`,
+      join(temporaryFolder(t), 's'),
+    ])
+  const results = await Promise.all([
+    alone('const [a] = socketpair(); a.unref(); a.recvmsg()'),
+    alone('const [a] = socketpair(); a.recvmsg(); a.unref()'),
+    alone(
+      'const l = await listen(path); l.unref(); l[Symbol.asyncIterator]().next()',
+    ),
+    alone('socketpair(); await listen(path)'),
+  ])
+  for (const { code } of results) t.equal(code, 0, 'ends by itself')
+  const kept = await Promise.all([
+    alone(`const [a, b] = socketpair(); a.unref(); a.ref()
+      a.recvmsg().then(() => { console.log('got it'); a.close() })
+      setTimeout(() => b.sendmsg('x'), 50).unref()`),
+    alone(`const l = await listen(path); l.unref(); l.ref()
+      setTimeout(() => { console.log('got it'); l.close() }, 50).unref()
+      for await (const conn of l) conn.close()`),
+    alone(`const [a, b] = socketpair(); a.unref(); a.recvmsg(); a.ref()
+      setTimeout(() => { console.log('got it'); a.close() }, 50).unref()`),
+  ])
+  for (const { stdout } of kept) t.equal(stdout, 'got it\n', 'waits')
+})
+
+leakFree(
+  "accept errors that are nobody's fault but ours are thrown",
+  async (t) => {
+    const fd = newSocket()
+    t.match(acceptFrom(fd), -22, 'EINVAL: it does not listen')
+    closeSync(fd)
+    const listener = new UnixListener(newSocket(), '\0none')
+    await t.rejects(accept(listener), { code: 'EINVAL', syscall: 'accept' })
+    listener.close()
+  },
+)
+
+t.test('buildName() builds sockaddr_un in every layout', async (t) => {
+  const linux = selectAbi('linux', 'x64', 'LE')
+  const darwin = selectAbi('darwin', 'arm64', 'LE')
+  t.equal(buildName('/s', linux).toString('hex'), '01002f7300')
+  t.equal(buildName('/s', darwin).toString('hex'), '05012f7300')
+  t.equal(buildName('\0s', linux).toString('hex'), '01000073')
+  t.throws(() => buildName('\0s', darwin), /only Linux has abstract names/)
+  t.throws(() => buildName('x'.repeat(104), darwin), /at most 103 bytes, got/)
+})
+
+/** A platform that has to make sockets close-on-exec by a second call. */
+const withoutCloexec = {
+  ...host,
+  constants: { ...host.constants, SOCK_CLOEXEC: 0, SOCK_NONBLOCK: 0 },
+}
+
+const CLOSE_ON_EXEC = /flags:\s+0?2\d{6}\b/
+
+function flagsOf(fd: number): string {
+  return readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+}
+
+leakFree('acceptFrom() guards what accept(2) makes', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const fd = newSocket()
+  closeSync(fd)
+  const listener = await listen(path)
+  const client = await connect(path)
+  const number = (line: string): number => Number.parseInt(line, 10)
+  t.ok(
+    openFds().some((line) => number(line) === fd),
+    'the lowest, again',
+  )
+  const accepted = acceptFrom(fd, withoutCloexec)
+  t.match(flagsOf(accepted), CLOSE_ON_EXEC)
+  closeSync(accepted)
+  t.equal(acceptFrom(fd, withoutCloexec), -11, 'EAGAIN')
+  for (const each of [client, listener]) each.close()
+})
+
+leakFree('sockets are close-on-exec without SOCK_CLOEXEC, too', async (t) => {
+  const fds = [newSocket(withoutCloexec), ...newSocketpair(withoutCloexec)]
+  for (const fd of fds) {
+    t.match(flagsOf(fd), CLOSE_ON_EXEC)
+    closeSync(fd)
+  }
+})
+
+leakFree('UnixListener ref(), unref() return the listener', async (t) => {
+  const listener = await listen(join(temporaryFolder(t), 's'))
+  t.equal(listener.unref(), listener)
+  t.equal(listener.ref(), listener)
+  listener.close()
+})
+
+leakFree('a failed accept that will pass is tried again', async (t) => {
+  const { EMFILE, ENFILE, ECONNABORTED } = os.errno
+  const [one, other] = newSocketpair()
+  const results = [-EMFILE, -ENFILE, -ECONNABORTED, one]
+  const next = (): number => results.shift() ?? -1
+  const listener = new UnixListener(newSocket(), '\0none', next)
+  const conn = await accept(listener)
+  t.equal(conn.fd, one)
+  t.strictSame(results, [])
+  closeSync(other)
+  for (const each of [conn, listener]) each.close()
+})
+
+leakFree(
+  'listen() leaves the path of a datagram server',
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const source =
+      'import socket, sys; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM);' +
+      "s.bind(sys.argv[1]); print('bound', flush=True); input()"
+    const python = new Running(t, ['python3', '-c', source, path])
+    await python.printed(/bound/)
+    await t.rejects(listen(path), { code: 'EPROTOTYPE', syscall: 'connect' })
+    t.ok(lstatSync(path).isSocket(), 'still there')
+    python.child.stdin?.end('\n')
+    await python.exit
+  },
+  missing('python3'),
+)

@@ -1,0 +1,140 @@
+// Listening sockets as bare descriptors: lib/listening.ts.
+
+import { once } from 'node:events'
+import { existsSync, lstatSync, unlinkSync, writeFileSync } from 'node:fs'
+import { connect, createServer } from 'node:net'
+import { join, resolve } from 'node:path'
+import { t } from 'tap'
+
+import {
+  canonicalAddress,
+  ListeningSocket,
+} from '../../../lib/conn/listening.ts'
+import { duplicate } from '../../../lib/socket/unix.ts'
+import { leakFree, openFds, temporaryFolder } from '../../support.ts'
+
+/** Whether a client that connects is served from the socket. */
+async function serves(
+  { fd }: ListeningSocket,
+  where: (port: number) => ReturnType<typeof connect>,
+): Promise<boolean> {
+  const server = createServer((client) => {
+    client.on('error', () => {}) // who only asked whether somebody listens
+    client.end('hello')
+  })
+  server.listen({ fd: duplicate(fd) })
+  await once(server, 'listening')
+  const address = server.address()
+  const client = where(typeof address === 'object' ? (address?.port ?? 0) : 0)
+  let text = ''
+  for await (const chunk of client) text += chunk
+  server.close()
+  await once(server, 'close')
+  return text === 'hello'
+}
+
+t.test('canonicalAddress() gives each address one spelling', async (t) => {
+  for (const [text, expected] of [
+    ['8080', '127.0.0.1:8080'],
+    ['0080', '127.0.0.1:80'],
+    ['0.0.0.0:80', '0.0.0.0:80'],
+    ['[::1]:80', '[::1]:80'],
+    ['/run/web.sock', '/run/web.sock'],
+    ['/run//x/../web.sock', '/run/web.sock'],
+    ['../../web.sock', resolve('web.sock')],
+  ] as const) {
+    t.equal(canonicalAddress(text), expected)
+    t.equal(canonicalAddress(expected), expected)
+  }
+})
+
+t.test('canonicalAddress() refuses what is none', async (t) => {
+  for (const text of ['', 'web', '::1:80', '1.2.3.4', ':80', '123456', '-1'])
+    t.throws(() => canonicalAddress(text), RangeError, text)
+})
+
+leakFree('open() listens on TCP, IPv6 and a path', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  for (const [address, where] of [
+    ['0', (port: number) => connect(port, '127.0.0.1')],
+    ['[::1]:0', (port: number) => connect(port, '::1')],
+    [path, () => connect(path)],
+  ] as const) {
+    const socket = await ListeningSocket.open(address)
+    t.equal(socket.address, canonicalAddress(address))
+    t.ok(await serves(socket, where), address)
+    socket.close()
+  }
+  t.equal(lstatSync(path).mode & 0o777, 0o600, 'for this user alone')
+})
+
+leakFree('open() replaces what a dead server left', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const dead = await ListeningSocket.open(path)
+  dead.close()
+  const socket = await ListeningSocket.open(path)
+  t.ok(await serves(socket, () => connect(path)))
+  socket.close()
+})
+
+leakFree('open() leaves what belongs to others', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const alive = await ListeningSocket.open(path)
+  await t.rejects(ListeningSocket.open(path), { code: 'EADDRINUSE' })
+  t.ok(await serves(alive, () => connect(path)))
+  alive.close()
+  unlinkSync(path)
+  writeFileSync(path, 'precious')
+  await t.rejects(ListeningSocket.open(path), { code: 'EADDRINUSE' })
+  t.ok(existsSync(path))
+})
+
+leakFree('open() says why it cannot', async (t) => {
+  const folder = temporaryFolder(t)
+  const first = await ListeningSocket.open('0')
+  const server = createServer().listen({ fd: duplicate(first.fd) })
+  await once(server, 'listening')
+  const address = server.address()
+  const port = typeof address === 'object' ? address?.port : 0
+  await t.rejects(ListeningSocket.open(`${port}`), { code: 'EADDRINUSE' })
+  server.close()
+  first.close()
+  for (const [text, code] of [
+    [join(folder, 'absent', 'a.sock'), 'ENOENT'],
+    [join(folder, 'x'.repeat(200)), 'ENAMETOOLONG'],
+    ['192.0.2.1:80', 'EADDRNOTAVAIL'],
+  ] as const) {
+    await t.rejects(ListeningSocket.open(text), { code })
+  }
+  await t.rejects(ListeningSocket.open('localhost:80'), RangeError)
+})
+
+leakFree(
+  'close() closes the descriptor once, and leaves the file',
+  async (t) => {
+    const path = join(temporaryFolder(t), 'a.sock')
+    const before = openFds()
+    const socket = await ListeningSocket.open(path)
+    socket.close()
+    t.equal(socket.fd, -1)
+    socket.close()
+    t.strictSame(openFds(), before)
+    t.ok(existsSync(path))
+  },
+)
+
+leakFree('unlink() removes the file, if it is still its own', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const first = await ListeningSocket.open(path)
+  unlinkSync(path)
+  const second = await ListeningSocket.open(path)
+  first.unlink()
+  t.ok(existsSync(path), 'the file is of another socket')
+  const received = new ListeningSocket(duplicate(second.fd), path)
+  received.unlink()
+  t.notOk(existsSync(path))
+  received.unlink()
+  const tcp = await ListeningSocket.open('0')
+  tcp.unlink()
+  for (const socket of [first, second, received, tcp]) socket.close()
+})

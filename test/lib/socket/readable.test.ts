@@ -1,0 +1,307 @@
+// What descriptors are, and the streams that read them.
+
+import { once } from 'node:events'
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { type AddressInfo, connect, createServer } from 'node:net'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { ReadStream } from 'node:tty'
+import { t } from 'tap'
+
+import { describeFd, readableFrom } from '../../../lib/index.ts'
+import { linesOf } from '../../../lib/script/lines.ts'
+import { reopen } from '../../../lib/socket/readable.ts'
+import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
+import {
+  anonymousPipe,
+  leakFree,
+  missing,
+  openFds,
+  pipe,
+  Running,
+  run,
+  script,
+  temporaryFolder,
+} from '../../support.ts'
+
+/** The status flags of an open file description, as in proc_pid_fdinfo(5). */
+function flagsOf(fd: number): number {
+  const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+  return Number.parseInt(/flags:\s+(\d+)/.exec(info)?.[1] ?? '', 8)
+}
+const O_NONBLOCK = 0o4000
+
+leakFree('describeFd() names the kind and the access', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'file')
+  writeFileSync(file, '')
+  const { r, w } = pipe()
+  const [one, other] = newSocketpair()
+  const fds = {
+    'file read': openSync(file, 'r'),
+    'file write': openSync(file, 'w'),
+    'file read-write': openSync(file, 'r+'),
+    'directory read': openSync(folder, 'r'),
+    'character device read': openSync('/dev/null', 'r'),
+    'character device write': openSync('/dev/full', 'w'),
+    'pipe read': r,
+    'pipe write': w,
+    'socket read-write': one,
+  }
+  for (const [expected, fd] of Object.entries(fds)) {
+    const { kind, access } = describeFd(fd)
+    t.equal(`${kind} ${access}`, expected)
+    closeSync(fd)
+  }
+  closeSync(other)
+  t.throws(() => describeFd(99999), { code: 'EBADF' })
+  t.throws(() => readableFrom(99999), { code: 'EBADF' })
+})
+
+leakFree('an epoll descriptor has no kind, and no bytes', async (t) => {
+  const epoll = openFds().find((fd) => fd.endsWith('anon_inode:[eventpoll]'))
+  const fd = duplicate(Number.parseInt(epoll ?? '', 10))
+  t.equal(describeFd(fd).kind, 'other')
+  t.throws(() => readableFrom(fd), {
+    code: 'EINVAL',
+    message: 'read EINVAL cannot read this: it is no stream of bytes',
+  })
+})
+
+leakFree('readableFrom() reads a file from the shared offset', async (t) => {
+  const fd = openSync('package.json', 'r')
+  t.equal(await text(readableFrom(fd)), readFileSync('package.json', 'utf8'))
+})
+
+leakFree('readableFrom() reads devices', async (t) => {
+  t.equal(await text(readableFrom(openSync('/dev/null', 'r'))), '')
+  const zeros = readableFrom(openSync('/dev/zero', 'r'))
+  const [chunk] = await once(zeros, 'data')
+  t.ok(chunk.length > 0 && chunk.every((byte: number) => byte === 0))
+  zeros.destroy()
+  await once(zeros, 'close')
+})
+
+leakFree(
+  'readableFrom() reads a pipe, and leaves the shared one blocking',
+  async (t) => {
+    const { r, w, shared } = await anonymousPipe(t)
+    const stream = readableFrom(r)
+    writeSync(w, 'through the pipe')
+    const [chunk] = await once(stream, 'data')
+    t.equal(String(chunk), 'through the pipe')
+    t.equal(flagsOf(shared) & O_NONBLOCK, 0, 'as it was')
+    closeSync(w)
+    await once(stream.resume(), 'close')
+    closeSync(shared)
+  },
+)
+
+leakFree(
+  'readableFrom() ends on a pipe whose writer is long gone',
+  async (t) => {
+    const { r, w, shared } = await anonymousPipe(t)
+    writeSync(w, 'last words')
+    closeSync(w)
+    t.equal(await text(readableFrom(r)), 'last words')
+    closeSync(shared)
+  },
+)
+
+leakFree(
+  'readableFrom() ends on a named FIFO whose writer is gone',
+  async (t) => {
+    const { r, w } = pipe()
+    writeSync(w, 'through the FIFO')
+    closeSync(w)
+    t.equal(await text(readableFrom(r)), 'through the FIFO')
+  },
+)
+
+leakFree(
+  'readableFrom() reads sockets, and never shuts them down',
+  async (t) => {
+    const [one, other] = newSocketpair()
+    writeSync(other, 'over the socket')
+    const stream = readableFrom(one)
+    const [chunk] = await once(stream, 'data')
+    t.equal(String(chunk), 'over the socket')
+    stream.destroy()
+    await once(stream, 'close')
+    t.throws(
+      () => writeSync(other, 'x'),
+      { code: 'EPIPE' },
+      'ours was the last',
+    )
+    closeSync(other)
+  },
+)
+
+leakFree('readableFrom() reads TCP', async (t) => {
+  const server = createServer((socket) => socket.end('over TCP')).listen(
+    0,
+    '127.0.0.1',
+  )
+  await once(server, 'listening')
+  const before = openFds()
+  const socket = connect({
+    port: (server.address() as AddressInfo).port,
+    host: '127.0.0.1',
+  }).pause()
+  await once(socket, 'connect')
+  const number = openFds().find((fd) => !before.includes(fd))
+  const fd = duplicate(Number.parseInt(number ?? '', 10))
+  t.equal(await text(readableFrom(fd)), 'over TCP')
+  socket.destroy()
+  server.close()
+  await once(server, 'close')
+})
+
+leakFree(
+  'readableFrom() refuses what cannot be read, and closes it',
+  async (t) => {
+    const folder = temporaryFolder(t)
+    mkdirSync(join(folder, 'd'))
+    t.throws(() => readableFrom(openSync(folder, 'r')), {
+      code: 'EISDIR',
+      syscall: 'read',
+      message: 'read EISDIR cannot read this: it is a directory',
+    })
+    const { r, w } = pipe()
+    for (const fd of [
+      w,
+      openSync(join(folder, 'f'), 'w'),
+      openSync('/dev/null', 'w'),
+    ]) {
+      t.throws(() => readableFrom(fd), {
+        code: 'EBADF',
+        message: 'read EBADF cannot read this: it is write-only',
+      })
+    }
+    closeSync(r)
+  },
+)
+
+t.test(
+  'readableFrom() refuses what is no stream of bytes',
+  { skip: missing('python3') },
+  async (t) => {
+    const source = `
+    import { readableFrom } from '../index.ts'
+    for (const fd of [3, 4]) {
+      try { readableFrom(fd) } catch (error) { console.log(error.message) }
+    }
+    try { readableFrom(3) } catch (error) { console.log(error.code) }
+  `
+    const python = `
+import os, select, socket, sys
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+event = select.epoll()
+a, b = os.dup(udp.fileno()), os.dup(event.fileno())
+os.dup2(a, 3)
+os.dup2(b, 4)
+os.execvp(sys.argv[1], sys.argv[1:])
+`
+    const { stdout, stderr } = await run(t, [
+      'python3',
+      '-c',
+      python,
+      ...script('--input-type=module', '-e'),
+      source,
+    ])
+    t.match(
+      stdout,
+      /^Unsupported fd type: UDP\nread EINVAL cannot read this: it is no stream of bytes\nEBADF\n$/,
+      stderr,
+    )
+  },
+)
+
+t.test(
+  'readableFrom() reads a terminal and leaves its mode',
+  { skip: missing('python3', 'stty') },
+  async (t) => {
+    const source = `
+    import { openSync } from 'node:fs'
+    import { describeFd, readableFrom } from '../index.ts'
+    const fd = openSync('/dev/tty', 'r+')
+    console.log(describeFd(fd).kind)
+    const stream = readableFrom(fd)
+    stream.once('data', (line) => { console.log('read ' + String(line).trim()); stream.destroy() })
+  `
+    const python = 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)'
+    const shell = new Running(t, [
+      ...['python3', '-c', python],
+      ...['sh', '-c', 'stty -g; "$@"; stty -g', 'sh'],
+      ...script('--input-type=module', '-e'),
+      source,
+    ])
+    await shell.printed(/terminal/)
+    shell.child.stdin?.write('typed\n')
+    await shell.exit
+    const output = shell.stdout
+    const lines = output.replaceAll('\r', '').trim().split('\n')
+    t.ok(lines.includes('read typed'), output)
+    t.equal(lines.at(-1), lines[0], 'stty sees the same terminal')
+  },
+)
+
+async function collect(
+  chunks: (string | Buffer)[],
+  longest?: number,
+): Promise<string[]> {
+  const lines: string[] = []
+  const bytes = async function* (): AsyncGenerator<Buffer> {
+    for (const chunk of chunks) yield Buffer.from(chunk)
+  }
+  for await (const line of linesOf(bytes(), longest)) lines.push(line)
+  return lines
+}
+
+t.test('linesOf() splits as people type', async (t) => {
+  t.strictSame(await collect([]), [])
+  t.strictSame(await collect(['one\ntwo\n']), ['one', 'two'])
+  t.strictSame(await collect(['o', 'n', 'e\r', '\ntwo']), ['one', 'two'])
+  t.strictSame(await collect(['\n\n', 'x\n']), ['', '', 'x'])
+  t.strictSame(await collect(['a\rb\n']), ['a\rb'], 'a lone CR stays')
+  const euro = Buffer.from('€\n')
+  t.strictSame(await collect([euro.subarray(0, 1), euro.subarray(1)]), ['€'])
+  t.strictSame(await collect([euro.subarray(0, 2)]), ['\ufffd'], 'cut for good')
+  const megabyte = 'x'.repeat(1024 * 1024)
+  t.strictSame(await collect([megabyte, `${megabyte}\ny`]), [
+    megabyte + megabyte,
+    'y',
+  ])
+})
+
+t.test('linesOf() hands out an endless line in pieces', async (t) => {
+  t.strictSame(await collect(['abc', 'def', 'ghi\nx'], 4), [
+    'abcdef',
+    'ghi',
+    'x',
+  ])
+})
+
+leakFree('reopen() leaves what it cannot reopen', async (t) => {
+  const fd = openSync('package.json', 'r')
+  t.equal(reopen(fd, 'pipe:'), fd, 'is no pipe')
+  t.equal(reopen(fd, '', '/nonexistent'), fd, 'no /proc')
+  closeSync(fd)
+})
+
+leakFree('readableFrom() takes a terminal', async (t) => {
+  // The other side of a new pseudo-terminal is one, too.
+  const fd = openSync('/dev/ptmx', 'r+')
+  t.equal(describeFd(fd).kind, 'terminal')
+  const stream = readableFrom(fd)
+  t.type(stream, ReadStream)
+  stream.destroy()
+  await once(stream, 'close')
+})
