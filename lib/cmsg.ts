@@ -16,7 +16,7 @@
 
 import { Buffer } from 'node:buffer'
 
-import { type Abi, host } from './abi.ts'
+import { type Abi, host } from './layouts.ts'
 
 /** sizeof(int): a descriptor travels as a signed 32-bit number. */
 export const FD_SIZE = 4

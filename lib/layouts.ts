@@ -1,6 +1,6 @@
 // The numbers that C gets from its headers: where each field of msghdr, iovec
 // and cmsghdr lies, and what each constant is worth, for every platform that
-// this library knows. Pure data; nothing here calls anything.
+// this library knows, and the choice of one. Nothing here calls anything.
 //
 // All sizes and offsets are bytes. Every length field is written as 32 bits:
 // where the C type is wider (size_t on 64-bit glibc) or carries a pad beside it
@@ -10,7 +10,78 @@
 // darwin, FreeBSD: read from xnu-11417 and FreeBSD 12.1/14 headers, not
 // executed there. Man pages: cmsg(3), recvmsg(2), unix(7).
 
-import type { Abi } from './abi.ts'
+import { endianness } from 'node:os'
+
+export type Abi = {
+  readonly name: string
+  readonly pointerSize: 4 | 8
+  readonly cmsgAlignment: number
+  readonly cmsghdr: {
+    readonly size: number
+    readonly cmsg_len: number
+    readonly cmsg_level: number
+    readonly cmsg_type: number
+    /** Where CMSG_DATA begins, which is CMSG_LEN(0). */
+    readonly cmsg_data: number
+  }
+  readonly msghdr: {
+    readonly size: number
+    readonly msg_iov: number
+    readonly msg_iovlen: number
+    readonly msg_control: number
+    readonly msg_controllen: number
+    readonly msg_flags: number
+  }
+  /** sendmmsg(2), recvmmsg(2); size 0 where there are none. */
+  readonly mmsghdr: { readonly size: number; readonly msg_len: number }
+  readonly iovec: {
+    readonly size: number
+    readonly iov_base: number
+    readonly iov_len: number
+  }
+  readonly sockaddr_un: {
+    /** 1 on the BSDs, where a length byte comes first. */
+    readonly sun_family: 0 | 1
+    readonly sun_path: number
+    /** Room for a path, its terminating zero included. */
+    readonly sun_path_size: number
+    /** Names that are no paths: a zero byte, then anything. */
+    readonly hasAbstractNames: boolean
+  }
+  readonly peercred: {
+    readonly level: number
+    readonly option: number
+    readonly size: number
+    readonly uid: number
+    readonly gid: number
+    /** Offset of the pid, or the socket option that tells it. */
+    readonly pid: { readonly offset: number } | { readonly option: number }
+  }
+  /** Most descriptors that one message may carry. */
+  readonly maxFds: number
+  /** True where sendmsg says EMSGSIZE for "full, try later" (see `mustWait`). */
+  readonly emsgsizeMeansFull: boolean
+  readonly constants: Readonly<Record<ConstantName, number>>
+}
+
+type ConstantName =
+  | 'AF_UNIX'
+  | 'SOCK_STREAM'
+  | 'SOCK_CLOEXEC'
+  | 'SOCK_NONBLOCK'
+  | 'SOL_SOCKET'
+  | 'SO_TYPE'
+  | 'SCM_RIGHTS'
+  | 'SCM_PIDFD'
+  | 'MSG_CTRUNC'
+  | 'MSG_TRUNC'
+  | 'MSG_DONTWAIT'
+  | 'MSG_NOSIGNAL'
+  | 'MSG_CMSG_CLOEXEC'
+  | 'FIOCLEX'
+  | 'F_GETFL'
+  | 'RLIMIT_NOFILE'
+  | 'ETOOMANYREFS'
 
 /** A constant that the platform has not got: flags of 0 change nothing. */
 const NONE = 0
@@ -192,3 +263,30 @@ export const abis: Readonly<Record<string, Abi>> = {
   'freebsd-x64': freebsd,
   'freebsd-arm64': freebsd,
 }
+
+/**
+ * The layout for one platform, or an error: a guess would write a length over
+ * a pointer.
+ */
+export function selectAbi(
+  platform: string,
+  arch: string,
+  byteOrder: string,
+): Abi {
+  if (platform === 'win32') {
+    throw new Error(
+      'Windows has no SCM_RIGHTS: its Unix sockets carry no file descriptors',
+    )
+  }
+  const abi = abis[`${platform}-${arch}`]
+  if (abi === undefined || byteOrder !== 'LE') {
+    throw new Error(
+      `Expected one of ${Object.keys(abis).join(', ')}, little-endian, ` +
+        `got ${platform}-${arch}, ${byteOrder}: its struct layouts are not known`,
+    )
+  }
+  return abi
+}
+
+/** The running platform's layout. */
+export const host: Abi = selectAbi(process.platform, process.arch, endianness())

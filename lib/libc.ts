@@ -13,7 +13,7 @@
 import { getSystemErrorName } from 'node:util'
 import { DataType, load, open } from 'ffi-rs'
 
-import { host } from './abi.ts'
+import { host } from './layouts.ts'
 
 const library = 'libc'
 

@@ -11,9 +11,8 @@
 
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
-
-import { type Abi, host } from './abi.ts'
 import { cmsgLen, cmsgSpace, viewOf } from './cmsg.ts'
+import { type Abi, host } from './layouts.ts'
 import { allocate, check, libc } from './libc.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
 import { descriptorsIn } from './parse.ts'

@@ -12,8 +12,8 @@
 //    48  msg_flags       4  (set by recvmsg)
 //    56                     mmsghdr adds msg_len here, the bytes moved
 
-import type { Abi } from './abi.ts'
 import { LE } from './cmsg.ts'
+import type { Abi } from './layouts.ts'
 
 /** Where in memory the parts of one message lie. Addresses and bytes. */
 export type Parts = {

@@ -2,9 +2,8 @@
 // the layout. Pure arithmetic, no calls; nothing in the bytes is believed.
 
 import { Buffer } from 'node:buffer'
-
-import { type Abi, host } from './abi.ts'
 import { cmsgAlign, FD_SIZE, LE, viewOf } from './cmsg.ts'
+import { type Abi, host } from './layouts.ts'
 
 export type ControlMessage = {
   /** cmsg_level, such as SOL_SOCKET. */

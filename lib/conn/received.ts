@@ -4,7 +4,7 @@
 import type { Buffer } from 'node:buffer'
 import { closeSync } from 'node:fs'
 
-import { host } from '../abi.ts'
+import { host } from '../layouts.ts'
 import type { Received } from '../message.ts'
 import { countDescriptors, descriptorsIn, splitDescriptors } from '../parse.ts'
 import { descriptorLimit } from '../socket/unix.ts'

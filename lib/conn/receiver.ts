@@ -3,7 +3,7 @@
 
 import { constants } from 'node:os'
 
-import { host } from '../abi.ts'
+import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { type Received, receiveNow } from '../message.ts'
 import { descriptorLimit } from '../socket/unix.ts'

@@ -2,9 +2,8 @@
 // two ways to wait when the socket is full.
 
 import { constants } from 'node:os'
-
-import { type Abi, host } from '../abi.ts'
 import { buildRights } from '../cmsg.ts'
+import { type Abi, host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import {
   CONTROL_ROOM,

@@ -17,7 +17,7 @@
 import { closeSync } from 'node:fs'
 import { isIP, isIPv6 } from 'node:net'
 
-import { host } from '../abi.ts'
+import { host } from '../layouts.ts'
 import { allocate, check, libc } from '../libc.ts'
 import { guard } from './unix.ts'
 

@@ -27,7 +27,7 @@ import { constants as os } from 'node:os'
 import type { Readable } from 'node:stream'
 import { isatty, ReadStream as TerminalStream } from 'node:tty'
 
-import { host } from '../abi.ts'
+import { host } from '../layouts.ts'
 import { check, libc, systemError } from '../libc.ts'
 
 export type FdKind =

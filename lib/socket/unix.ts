@@ -4,7 +4,7 @@
 
 import { constants } from 'node:os'
 
-import { type Abi, host } from '../abi.ts'
+import { type Abi, host } from '../layouts.ts'
 import { allocate, check, libc, systemError } from '../libc.ts'
 
 export type Credentials = {

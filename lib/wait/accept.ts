@@ -8,7 +8,7 @@ import { isIPv6 } from 'node:net'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { host } from '../abi.ts'
+import { host } from '../layouts.ts'
 import { allocate, check, libc, systemError } from '../libc.ts'
 import { boundSocket, inetAbi, sockaddr } from '../socket/inet.ts'
 import { acceptFrom, guard } from '../socket/unix.ts'

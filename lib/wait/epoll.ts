@@ -13,7 +13,7 @@
 
 import { closeSync } from 'node:fs'
 
-import { host } from '../abi.ts'
+import { host } from '../layouts.ts'
 import { allocate, check, libc } from '../libc.ts'
 import { newSocketpair } from '../socket/unix.ts'
 import { Watcher } from './watcher.ts'

@@ -1,8 +1,6 @@
 // Control messages as bytes: every layout, every length, hostile ones too.
 
 import { t } from 'tap'
-
-import { type Abi, selectAbi } from '../../lib/abi.ts'
 import {
   buildRights,
   cmsgAlign,
@@ -10,7 +8,7 @@ import {
   cmsgSpace,
   unixRights,
 } from '../../lib/cmsg.ts'
-import { abis } from '../../lib/layouts.ts'
+import { type Abi, abis, selectAbi } from '../../lib/layouts.ts'
 import {
   descriptorsIn,
   isRights,

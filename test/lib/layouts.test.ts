@@ -4,8 +4,6 @@
 import { execFileSync } from 'node:child_process'
 import { DataType } from 'ffi-rs'
 import { t } from 'tap'
-import { host, selectAbi } from '../../lib/abi.ts'
-
 import {
   buildRights,
   cmsgAlign,
@@ -13,7 +11,7 @@ import {
   cmsgSpace,
   viewOf,
 } from '../../lib/cmsg.ts'
-import { abis } from '../../lib/layouts.ts'
+import { abis, host, selectAbi } from '../../lib/layouts.ts'
 import { addressType } from '../../lib/libc.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import { compileC, missing, temporaryFolder } from '../support.ts'

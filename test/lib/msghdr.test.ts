@@ -2,10 +2,8 @@
 // programs for these targets that were compiled (and, for Linux, run).
 
 import { t } from 'tap'
-
-import { selectAbi } from '../../lib/abi.ts'
 import { viewOf } from '../../lib/cmsg.ts'
-import { abis } from '../../lib/layouts.ts'
+import { abis, selectAbi } from '../../lib/layouts.ts'
 import {
   initMsghdr,
   readMsghdr,

@@ -1,4 +1,4 @@
-/* Prints what lib/abi.ts and lib/cmsg.ts claim about this machine, as the
+/* Prints what lib/layouts.ts and lib/cmsg.ts claim about this machine, as the
  * headers have it: one "name value" a line, and built structs as hex.
  * cc -o abi abi.c && ./abi */
 #define _GNU_SOURCE

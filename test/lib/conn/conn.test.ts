@@ -14,8 +14,6 @@ import {
 } from 'node:fs'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { join } from 'node:path'
-
-import { host } from '../../../lib/abi.ts'
 import { takeRights } from '../../../lib/conn/received.ts'
 import {
   parseControlMessages,
@@ -24,6 +22,7 @@ import {
   UnixConn,
   unixRights,
 } from '../../../lib/index.ts'
+import { host } from '../../../lib/layouts.ts'
 import {
   duplicate,
   newSocket,

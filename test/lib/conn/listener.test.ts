@@ -15,13 +15,13 @@ import {
 import { constants as os } from 'node:os'
 import { join } from 'node:path'
 import { t } from 'tap'
-import { host, selectAbi } from '../../../lib/abi.ts'
 import {
   connect,
   listen,
   type UnixConn,
   UnixListener,
 } from '../../../lib/index.ts'
+import { host, selectAbi } from '../../../lib/layouts.ts'
 import {
   acceptFrom,
   buildName,
