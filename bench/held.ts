@@ -1,18 +1,18 @@
-// The row `idle`: what two thousand connections cost that wait for a message.
+// The row `idle`: what ten thousand connections cost that wait for a message.
 // Memory is the growth of the resident set, so the kernel's part, which is the
 // same for all, is not in it; where memory is collected, what it grows by
 // varies with what is collected meanwhile.
 
-import { readdirSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { connect } from '../lib/index.ts'
 import { messageOf } from '../lib/script/cli.ts'
+import type { Effort } from './effort.ts'
 import type { Peer } from './peers.ts'
-import type { Effort } from './rows.ts'
+import { cpuTime, residentSet } from './processes.ts'
 import { newPath, startProgram } from './session.ts'
 import { makeTable, type Table } from './table.ts'
 
-const CONNECTIONS = 2000
+const CONNECTIONS = 10_000
 const SECONDS = 0.5
 
 /** For what a process does after the last thing that was asked of it, ms. */
@@ -52,15 +52,10 @@ export async function measureHeld(
   ]
 }
 
-async function hold({ command }: Peer): Promise<Costs> {
+async function hold({ command, env }: Peer): Promise<Costs> {
   const path = newPath()
-  const program = startProgram([
-    ...command,
-    'idle',
-    'other',
-    path,
-    `${CONNECTIONS}`,
-  ])
+  const line = [...command, 'idle', 'other', path, `${CONNECTIONS}`]
+  const program = startProgram(line, [], env)
   const conns = []
   try {
     await program.answer(/^ready$/)
@@ -72,26 +67,10 @@ async function hold({ command }: Peer): Promise<Costs> {
     const memory = (residentSet(program.child.pid) - before) / CONNECTIONS
     const start = cpuTime(program.child.pid)
     await sleep(SECONDS * 1000)
-    const cpu = (cpuTime(program.child.pid) - start) / SECONDS
+    const cpu = (cpuTime(program.child.pid) - start) / 1e6 / SECONDS
     return { memory, cpu }
   } finally {
     program.child.kill('SIGKILL')
     for (const conn of conns) conn.close()
   }
-}
-
-/** In KiB. */
-function residentSet(pid: number | undefined): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-  return Number(status.match(/^VmRSS:\s+(\d+) kB$/m)?.[1])
-}
-
-/** Of all threads, in ms: more exact than the ticks in /proc/PID/stat. */
-function cpuTime(pid: number | undefined): number {
-  let ns = 0
-  for (const task of readdirSync(`/proc/${pid}/task`)) {
-    const stat = readFileSync(`/proc/${pid}/task/${task}/schedstat`, 'utf8')
-    ns += Number(stat.split(' ')[0])
-  }
-  return ns / 1e6
 }

@@ -13,6 +13,8 @@ export type Peer = {
   /** Of what it is made with, for the head of the report. */
   readonly version?: string
   readonly command: readonly string[]
+  /** What its environment has besides ours. */
+  readonly env?: Readonly<Record<string, string>>
   /** Why it cannot be measured here at all. */
   readonly missing?: string
   /** Rows that do not apply to it, each with the reason. */
@@ -22,6 +24,9 @@ export type Peer = {
 }
 
 export const OURS = 'this library'
+
+/** This library, with Node's own foreign function interface in place of ffi-rs. */
+export const NODE_FFI = 'this on node:ffi'
 
 const here = import.meta.dirname
 const built = join(here, '../.cache/bench')
@@ -50,6 +55,12 @@ export function findPeers(): Peer[] {
     },
     {
       ...peer(OURS, () => node('ours.ts')),
+      env: { FDPASS_FFI: 'ffi-rs' },
+      remarks: { bytes: 'FdStream' },
+    },
+    {
+      ...peer(NODE_FFI, nodeFfi),
+      env: { FDPASS_FFI: 'node', NODE_NO_WARNINGS: '1' },
       remarks: { bytes: 'FdStream' },
     },
   ]
@@ -133,9 +144,17 @@ function subprocess(kind: 'socket' | 'server'): Peer {
   }
 }
 
-function node(file: string): Made {
+function node(file: string, node = process.execPath): Made {
   const program = join(here, 'peers', file)
-  return { command: [process.execPath, '--import', 'tsx', program] }
+  return { command: [node, '--import', 'tsx', program] }
+}
+
+// With the Node that runs this, if it has node:ffi, else with Node 26.
+function nodeFfi(): Made {
+  if (process.getBuiltinModule?.('node:ffi')) return node('ours.ts')
+  const path = output('npx', '-y', '-p', 'node@26', '-c', 'command -v node')
+  const version = `node:ffi of Node ${output(path, '--version')}`
+  return { ...node('ours.ts', path), version }
 }
 
 // The first line that a command prints.

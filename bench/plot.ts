@@ -9,7 +9,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { commandLine, help } from '../lib/script/cli.ts'
-import { OURS } from './peers.ts'
+import { NODE_FFI, OURS } from './peers.ts'
 import { format, type Line, ratioOf, type Table } from './table.ts'
 
 const USAGE = `Usage: bench/plot.ts [JSON [SVG]]
@@ -79,7 +79,7 @@ function dot(table: Table, { peer, numbers }: Line, y: number): string {
   if (!numbers || !base) return ''
   const { median, min, max } = numbers
   const at = (value: number) => x(ratioOf(value, base.median, table.unit))
-  const look = peer === OURS ? 'o' : 'p'
+  const look = [OURS, NODE_FFI].includes(peer) ? 'o' : 'p'
   return (
     text(LEFT - 8, y + 4, peer, `e ${look}`) +
     `<path class="${look}" d="M${at(min)} ${y}H${at(max)}"/>` +

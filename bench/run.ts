@@ -17,13 +17,16 @@ import { join } from 'node:path'
 import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
 import { findPeers, type Peer } from './peers.ts'
 import { goals, rows } from './rows.ts'
-import { format, printTable, ratioOf, type Table } from './table.ts'
+import { format, printTable, ratioOf, serialize, type Table } from './table.ts'
+
+const rowNames = rows.map(({ name }) => name)
 
 const USAGE = `Usage: bench/run.ts [OPTIONS]
 Measures how fast descriptors are passed, and prints a table for each row.
-  --quick       fewer and shorter rounds, for a first look
-  --rows LIST   only these: one-at-a-time, in-flight, full, ping-pong, stream,
-                bytes, wake-up, connect, idle, start
+  --rounds N    of about 200 ms for every peer and row, 9 unless given
+  --rows LIST   only these, of
+                ${rowNames.slice(0, 7).join(', ')},
+                ${rowNames.slice(7).join(', ')}
   --peers LIST  only these, such as 'C,this library'
   --json FILE   keeps the result, for bench/plot.ts`
 
@@ -32,7 +35,7 @@ const { values } = commandLine(
   {
     options: {
       ...help,
-      quick: { type: 'boolean' },
+      rounds: { type: 'string', default: '9' },
       rows: { type: 'string' },
       peers: { type: 'string' },
       json: { type: 'string' },
@@ -40,9 +43,7 @@ const { values } = commandLine(
   },
   [0, 0],
 )
-const effort = values.quick
-  ? { rounds: 3, batch: 40 }
-  : { rounds: 9, batch: 200 }
+const effort = { rounds: count(values.rounds), batch: 200 }
 const chosen = choose('row', rows, values.rows)
 const peers = choose('peer', findPeers(), values.peers)
 
@@ -58,8 +59,14 @@ for (const row of chosen) {
 }
 printGoals()
 if (values.json) {
-  const result = JSON.stringify({ machine, tables }, null, 2)
-  writeFileSync(values.json, `${result}\n`)
+  writeFileSync(values.json, serialize({ machine, tables }))
+}
+
+function count(text: string): number {
+  if (!/^[1-9]\d{0,3}$/.test(text)) {
+    usageError(USAGE, `Expected a number of rounds, got ${text}`)
+  }
+  return Number(text)
 }
 
 function choose<T extends { name: string }>(

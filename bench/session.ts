@@ -9,13 +9,22 @@ import { createInterface } from 'node:readline'
 
 import { socketpair } from '../lib/index.ts'
 import type { Peer } from './peers.ts'
+import { cpuTime } from './processes.ts'
 
 /** One process with both ends of a pair, two with one each, or a path. */
 export type Wiring = 'one process' | 'two processes' | 'a path'
 
-export type Batch = { readonly ns: number; readonly units: number }
+export type Batch = {
+  /** What the work took, closing not included. */
+  readonly ns: number
+  readonly units: number
+  /** Of all processes of the session, in ns, closing included. */
+  readonly cpu: number
+}
 
 export type Session = {
+  /** The row, as the peer knows it. */
+  readonly row: string
   /** Has the peer do it `count` times. */
   batch(count: number): Promise<Batch>
   /** Ends its processes. */
@@ -37,14 +46,16 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const) {
 const PATIENCE = 60_000
 
 export async function startSession(
-  { command }: Peer,
+  { command, env }: Peer,
   row: string,
   wiring: Wiring,
+  prefix: readonly string[] = [],
 ): Promise<Session> {
   const path = wiring === 'a path' ? [newPath()] : []
   const children: ChildProcess[] = []
   const start = (role: string, fds: number[]): Program => {
-    const program = startProgram([...command, row, role, ...path], fds)
+    const line = [...prefix, ...command, row, role, ...path]
+    const program = startProgram(line, fds, env)
     children.push(program.child)
     return program
   }
@@ -57,11 +68,16 @@ export async function startSession(
     if (wiring === 'a path') await start('other', []).answer(/^ready$/)
     const fds = { 'one process': [near, far], 'two processes': [near] }
     const timer = start('timer', wiring === 'a path' ? [] : fds[wiring])
+    const cpuOfAll = (): number =>
+      children.reduce((sum, { pid }) => sum + cpuTime(pid), 0)
     return {
+      row,
       async batch(count) {
+        const before = cpuOfAll()
         timer.child.stdin?.write(`${count}\n`)
         const [, ns, units] = await timer.answer(/^(\d+) (\d+)$/)
-        return { ns: Number(ns), units: Number(units) }
+        const cpu = cpuOfAll() - before
+        return { ns: Number(ns), units: Number(units), cpu }
       },
       end: () => stop(children),
     }
@@ -83,9 +99,13 @@ export type Program = {
 export function startProgram(
   command: readonly string[],
   fds: readonly number[] = [],
+  env: Readonly<Record<string, string>> = {},
 ): Program {
   const [file = '', ...args] = command
-  const child = spawn(file, args, { stdio: ['pipe', 'pipe', 'pipe', ...fds] })
+  const child = spawn(file, args, {
+    env: { ...process.env, ...env },
+    stdio: ['pipe', 'pipe', 'pipe', ...fds],
+  })
   running.add(child)
   child.once('exit', () => running.delete(child))
   // Its end is told by the lines that do not come.

@@ -7,7 +7,7 @@ import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
 
 import { listen } from '../lib/index.ts'
-import type { Effort } from './rows.ts'
+import type { Effort } from './effort.ts'
 import { newPath } from './session.ts'
 import { makeTable, type Table } from './table.ts'
 
