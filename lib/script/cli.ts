@@ -1,9 +1,12 @@
-// What every script here does before its story begins: options, --help, the
-// default socket path, and how it gives up. Not part of the library proper.
+// What every script here does around its story: options, --help, the default
+// socket path, dialling a server, stopping at a signal, and giving up with one
+// line. For the scripts of this repository, not for copying.
 
 import { tmpdir, userInfo } from 'node:os'
 import { basename, join } from 'node:path'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
+import { type Credentials, connect, type UnixConn } from '../index.ts'
+import { printable } from './printable.ts'
 
 const script = basename(process.argv[1] ?? '')
 
@@ -41,13 +44,13 @@ export function commandLine<T extends ParseArgsConfig>(
 
 /** Exits 2: the command line is wrong. */
 export function usageError(usage: string, reason: string): never {
-  console.error(`${script}: ${reason}\n${usage}`)
+  console.error(`${script}: ${printable(reason)}\n${usage}`)
   process.exit(2)
 }
 
 /** Exits 1 with one line: the rest cannot be done. */
 export function fail(reason: unknown): never {
-  console.error(`${script}: ${messageOf(reason)}`)
+  console.error(`${script}: ${printable(messageOf(reason))}`)
   process.exit(1)
 }
 
@@ -67,4 +70,42 @@ export function defaultSocketPath(name: string): string {
   const { XDG_RUNTIME_DIR } = process.env
   if (XDG_RUNTIME_DIR) return join(XDG_RUNTIME_DIR, `${name}.sock`)
   return join(tmpdir(), `${name}-${userInfo().uid}.sock`)
+}
+
+/**
+ * Connects to the server on `path`, or exits 1 with one line. The caller owns
+ * the connection.
+ *
+ * @param server how its script is called from the root: './server.ts'
+ */
+export async function dial(path: string, server: string): Promise<UnixConn> {
+  try {
+    return await connect(path)
+  } catch (error) {
+    const code = codeOf(error)
+    if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return fail(error)
+    return fail(`No server on ${path}: start ${server} first`)
+  }
+}
+
+/**
+ * Who is at the other end; exits 1 unless that is this user, or root. To be
+ * called before anything is sent that nobody else should have.
+ */
+export function ownPeer(conn: UnixConn): Credentials {
+  const peer = conn.peerCredentials()
+  if (peer.uid !== process.getuid?.() && peer.uid !== 0)
+    return fail(`Expected a server of this user's, got one of uid ${peer.uid}`)
+  return peer
+}
+
+/**
+ * Calls `stop` at SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone).
+ * A second signal of the same kind ends the process at once, as it would have
+ * without this.
+ */
+export function onStop(stop: () => void): void {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.once(signal, () => stop())
+  }
 }
