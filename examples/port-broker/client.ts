@@ -18,6 +18,7 @@ import { connect, framesOf, sendFrame } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
+  cutAtCommand,
   defaultSocketPath,
   fail,
   help,
@@ -33,20 +34,22 @@ fd 3 (LISTEN_FDS=1).
   -u, --udp              UDP, which needs a COMMAND
   -s, --socket SOCKET    where the server is, if another user runs it`
 
+const options = {
+  ...help,
+  address: { type: 'string', short: 'a', default: '127.0.0.1' },
+  udp: { type: 'boolean', short: 'u', default: false },
+  socket: { type: 'string', short: 's' },
+} as const
+const {
+  args: own,
+  command: [command, ...args],
+} = cutAtCommand(options, 1)
 const { values, positionals } = commandLine(
   USAGE,
-  {
-    options: {
-      ...help,
-      address: { type: 'string', short: 'a', default: '127.0.0.1' },
-      udp: { type: 'boolean', short: 'u', default: false },
-      socket: { type: 'string', short: 's' },
-    },
-    allowPositionals: true,
-  },
-  [1, Number.POSITIVE_INFINITY],
+  { args: own, options, allowPositionals: true },
+  [1, 1],
 )
-const [port, command, ...args] = positionals
+const [port] = positionals
 const { address, udp } = values
 if (!/^\d+$/.test(port ?? '')) usageError(USAGE, `Expected PORT, got ${port}`)
 if (udp && command === undefined) usageError(USAGE, 'Expected COMMAND with -u')

@@ -20,6 +20,7 @@ import {
 } from '../../lib/index.ts'
 import {
   commandLine,
+  cutAtCommand,
   fail,
   help,
   messageOf,
@@ -38,20 +39,16 @@ from descriptor 3 on. Ctrl-C ends it.
 /** Most commands at once with --accept. */
 const MOST_INSTANCES = 64
 
-const { values, positionals: command } = commandLine(
-  USAGE,
-  {
-    options: {
-      ...help,
-      listen: { type: 'string', short: 'l', multiple: true },
-      accept: { type: 'boolean', short: 'a' },
-      fdname: { type: 'string' },
-      setenv: { type: 'string', short: 'E', multiple: true },
-    },
-    allowPositionals: true,
-  },
-  [1, Number.POSITIVE_INFINITY],
-)
+const options = {
+  ...help,
+  listen: { type: 'string', short: 'l', multiple: true },
+  accept: { type: 'boolean', short: 'a' },
+  fdname: { type: 'string' },
+  setenv: { type: 'string', short: 'E', multiple: true },
+} as const
+const { args, command } = cutAtCommand(options)
+const { values } = commandLine(USAGE, { args, options }, [0, 0])
+if (command.length === 0) usageError(USAGE, 'Expected COMMAND, got none')
 const addresses = checkedAddresses(values.listen ?? [])
 const names = checkedNames(values.fdname)
 const env = environment(checkedSettings(values.setenv ?? []), names)

@@ -33,13 +33,43 @@ export function commandLine<T extends ParseArgsConfig>(
     }
     const { length } = parsed.positionals
     if (length < least || length > most) {
-      const expected = least === most ? `${least}` : `${least} to ${most}`
-      throw new Error(`Expected ${expected} arguments, got ${length}`)
+      const expected = amount(least, most)
+      throw new Error(`Expected ${expected}, got ${length}`)
     }
     return parsed
   } catch (error) {
     return usageError(usage, messageOf(error))
   }
+}
+
+function amount(least: number, most: number): string {
+  const noun = most === 1 || least === 1 ? 'argument' : 'arguments'
+  if (most === Number.POSITIVE_INFINITY) return `at least ${least} ${noun}`
+  return least === most ? `${least} ${noun}` : `${least} to ${most} arguments`
+}
+
+/**
+ * The arguments of a script that runs a COMMAND, cut in two where COMMAND
+ * begins: what follows is COMMAND's own, options too, as with env(1).
+ *
+ * @param options as for parseArgs: they tell an option's value from COMMAND
+ * @param before how many arguments of the script's own precede COMMAND
+ */
+export function cutAtCommand(
+  options: NonNullable<ParseArgsConfig['options']>,
+  before = 0,
+): { args: string[]; command: string[] } {
+  const all = process.argv.slice(2)
+  // Not strict: what is wrong in the first part, commandLine will say.
+  const found = parseArgs({
+    args: all,
+    options,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  }).tokens.filter(({ kind }) => kind === 'positional')[before]
+  const end = found?.index ?? all.length
+  return { args: all.slice(0, end), command: all.slice(end) }
 }
 
 /** Exits 2: the command line is wrong. */

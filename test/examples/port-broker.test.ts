@@ -429,5 +429,10 @@ t.test('mistakes are told in one line', async (t) => {
     expect(CLIENT, ['-s', path, 'http'], 2, /Expected PORT, got http/),
     expect(CLIENT, ['-s', path, '-u', '53'], 2, /Expected COMMAND with -u/),
     expect(CLIENT, ['-s', path, '80'], 1, /No server on .* first\n$/),
+    expect(CLIENT, [], 2, /Expected 1 argument, got 0/),
+    // Options after COMMAND are not the client's.
+    expect(CLIENT, ['-s', path, '80', 'cat', '--help'], 1, /No server on/),
+    expect(CLIENT, ['-s', path, '80', '--', 'cat', '-x'], 1, /No server on/),
+    expect(CLIENT, ['-s', path, '80', '-x', 'cat'], 2, /Unknown option '-x'/),
   ])
 })

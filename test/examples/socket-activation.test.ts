@@ -22,7 +22,7 @@ import {
 
 const ACTIVATE = 'examples/socket-activation/activate.ts'
 const SERVICE = script('examples/socket-activation/service.ts')
-const MODULE = './socket-activation/listen-fds.ts'
+const MODULE = './examples/socket-activation/listen-fds.ts'
 
 function activator(t: Test, ...args: string[]): Running {
   return new Running(t, script(ACTIVATE, ...args))
@@ -331,6 +331,26 @@ t.test('activate.ts ends as its command does', async (t) => {
   }
 })
 
+t.test("activate.ts leaves COMMAND's options to COMMAND", async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const command = [
+    'sh',
+    '-c',
+    'echo "got: $*"',
+    'sh',
+    '-a',
+    '--help',
+    '--',
+    '-l',
+  ]
+  const running = activator(t, '-l', path, ...command)
+  await running.printed(/Server ready/)
+  const client = await dial(path)
+  t.teardown(() => client.destroy())
+  await running.printed(/^got: -a --help -- -l$/m)
+  t.equal((await running.exit).code, 0)
+})
+
 t.test('activate.ts ends with Ctrl-C while nobody has come', async (t) => {
   for (const more of [[], ['--accept']]) {
     const path = join(temporaryFolder(t), 'a.sock')
@@ -362,7 +382,8 @@ t.test('activate.ts leaves nothing behind if it cannot listen', async (t) => {
 t.test('activate.ts says what is wrong with its command line', async (t) => {
   const wrong: [string[], RegExp][] = [
     [['--', 'cat'], /Expected -l ADDRESS, got none/],
-    [['-l', '80'], /arguments, got 0/],
+    [['-l', '80'], /Expected COMMAND, got none/],
+    [['-x', '-l', '80', 'cat'], /Unknown option '-x'/],
     [['-l', 'web', '--', 'cat'], /Expected PORT, .* or a path, got web/],
     [['-l', '1', '--fdname', 'a:b', '--', 'cat'], /Expected 1 names .* got 2/],
     [['-l', '1', '-E', '=x', '--', 'cat'], /Expected -E NAME or .* got =x/],
