@@ -13,7 +13,7 @@ import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
 import { cmsgLen, cmsgSpace, viewOf } from './cmsg.ts'
 import { type Abi, host } from './layouts.ts'
-import { allocate, check, libc } from './libc.ts'
+import { allocate, check, declare, NULL } from './libc.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
 import { descriptorsIn } from './parse.ts'
 
@@ -29,6 +29,24 @@ export type Outgoing = {
   readonly data: Uint8Array
   readonly control: Uint8Array
 }
+
+// ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
+// ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
+// int sendmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags)
+const sendmmsg = declare('sendmmsg', 'int', ['int', 'pointer', 'uint', 'int'])
+// int recvmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags,
+//              struct timespec *timeout)
+const recvmmsg = declare('recvmmsg', 'int', [
+  'int',
+  'pointer',
+  'uint',
+  'int',
+  'pointer',
+])
+// int ioctl(int fd, unsigned long request, ...)
+const ioctl = declare('ioctl', 'int', ['int', 'uint'])
 
 /** Most messages in one call. */
 export const MAX_BATCH = 64
@@ -53,7 +71,7 @@ const memory = allocate(DATA + MAX_BYTES)
 const view = viewOf(memory.bytes)
 
 for (let slot = 0; slot < MAX_BATCH; slot++) {
-  const iov = memory.address + IOVECS + slot * host.iovec.size
+  const iov = memory.base + IOVECS + slot * host.iovec.size
   initMsghdr(view, slot * HEADER_SIZE, iov, host)
 }
 
@@ -84,10 +102,10 @@ export function sendNow(
   }
 
   if (count === 1) {
-    const sent = libc.sendmsg(fd, memory.address, flags)
+    const sent = sendmsg(fd, memory.address, flags)
     return sent < 0 ? sent : [sent]
   }
-  const sent = libc.sendmmsg(fd, memory.address, count, flags)
+  const sent = sendmmsg(fd, memory.address, count, flags)
   if (sent < 0) return sent
   const lengths: number[] = []
   for (let slot = 0; slot < sent; slot++) {
@@ -118,10 +136,10 @@ export function receiveNow(
   }
 
   if (slots === 1) {
-    const length = libc.recvmsg(fd, memory.address, flags)
+    const length = recvmsg(fd, memory.address, flags)
     return length < 0 ? length : [take(0, DATA, length, abi)]
   }
-  const filled = libc.recvmmsg(fd, memory.address, slots, flags, 0)
+  const filled = recvmmsg(fd, memory.address, slots, flags, NULL)
   if (filled < 0) return filled
   const messages: Received[] = []
   for (let slot = 0; slot < filled; slot++) {
@@ -139,10 +157,10 @@ export function receiveNow(
  */
 export function maxFdsPerMessage(
   abi: Abi = host,
-  sendmsg: typeof libc.sendmsg = libc.sendmsg,
+  send: typeof sendmsg = sendmsg,
 ): number {
   place(0, DATA, 1, cmsgLen(abi.maxFds * 4))
-  const refusedByLibc = sendmsg(-1, memory.address, 0) === ENOMEM
+  const refusedByLibc = send(-1, memory.address, 0) === ENOMEM
   return refusedByLibc ? Math.min(abi.maxFds, 252) : abi.maxFds
 }
 
@@ -156,7 +174,7 @@ function take(slot: number, data: number, length: number, abi: Abi): Received {
   // between these two calls inherits the descriptors: no call does both.
   if (MSG_CMSG_CLOEXEC === 0) {
     for (const received of descriptorsIn(control)) {
-      check('ioctl', libc.ioctl(received, FIOCLEX))
+      check('ioctl', ioctl(received, FIOCLEX))
     }
   }
   return {
@@ -185,9 +203,9 @@ function place(
   controlLength: number,
 ): void {
   const parts = {
-    data: memory.address + data,
+    data: memory.base + data,
     dataLength,
-    control: memory.address + CONTROLS + slot * CONTROL_ROOM,
+    control: memory.base + CONTROLS + slot * CONTROL_ROOM,
     controlLength,
   }
   const iov = IOVECS + slot * host.iovec.size

@@ -4,7 +4,7 @@
 import { chmodSync, closeSync, type Stats } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { check, libc, systemError } from '../libc.ts'
+import { check, declare, systemError } from '../libc.ts'
 import { lstatAt, removeIfSame, removeStale } from '../socket/file.ts'
 import {
   acceptFrom,
@@ -15,6 +15,9 @@ import {
 } from '../socket/unix.ts'
 import { Watcher } from '../wait/watcher.ts'
 import { UnixConn } from './conn.ts'
+
+// int listen(int fd, int backlog)
+const listenOn = declare('listen', 'int', ['int', 'int'])
 
 export type ListenOptions = {
   /** Connections that may wait to be accepted: 511 unless given. */
@@ -83,7 +86,7 @@ export function listenAt(
     check('bind', result, path)
     // Nobody can connect before listen(2), so the mode is never too wide.
     if (!isAbstract(path)) chmodSync(path, mode)
-    check('listen', libc.listen(fd, backlog), path)
+    check('listen', listenOn(fd, backlog), path)
     return fd
   } catch (error) {
     closeSync(fd)

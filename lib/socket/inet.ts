@@ -18,8 +18,24 @@ import { closeSync } from 'node:fs'
 import { isIP, isIPv6 } from 'node:net'
 
 import { host } from '../layouts.ts'
-import { allocate, check, libc } from '../libc.ts'
+import { allocate, check, declare } from '../libc.ts'
 import { guard } from './unix.ts'
+
+// int socket(int domain, int type, int protocol)
+const socket = declare('socket', 'int', ['int', 'int', 'int'])
+// int bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
+const bind = declare('bind', 'int', ['int', 'pointer', 'uint'])
+// int setsockopt(int fd, int level, int name, const void *value,
+//                socklen_t len)
+const setsockopt = declare('setsockopt', 'int', [
+  'int',
+  'int',
+  'int',
+  'pointer',
+  'uint',
+])
+// int inet_pton(int family, const char *text, void *address)
+const inet_pton = declare('inet_pton', 'int', ['int', 'pointer', 'pointer'])
 
 const PORT = 2
 const v4 = { size: 16, address: 4, addressSize: 4 }
@@ -66,15 +82,15 @@ export function boundSocket(address: string, port: number): number {
   const name = sockaddr(address, port)
   const family = isIPv6(address) ? hostInet.AF_INET6 : AF_INET
   const { SOCK_STREAM, SOCK_CLOEXEC, SOL_SOCKET } = host.constants
-  const made = libc.socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)
+  const made = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)
   const fd = guard(check('socket', made))
   try {
     const { SO_REUSEADDR } = hostInet
     value.bytes.writeInt32LE(1)
     const { address: at } = value
-    check('setsockopt', libc.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, at, 4))
+    check('setsockopt', setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, at, 4))
     value.bytes.set(name)
-    const bound = libc.bind(fd, at, name.length)
+    const bound = bind(fd, at, name.length)
     check('bind', bound, `${address} port ${port}`)
     return fd
   } catch (error) {
@@ -110,7 +126,7 @@ function parse(address: string): Buffer {
   text.bytes.write(address, 0, text.bytes.length - 1)
   if (
     isIP(address) === 0 ||
-    libc.inet_pton(family, text.address, value.address) !== 1
+    inet_pton(family, text.address, value.address) !== 1
   ) {
     throw new RangeError(`Expected an IP address in digits, got ${address}`)
   }

@@ -28,7 +28,10 @@ import type { Readable } from 'node:stream'
 import { isatty, ReadStream as TerminalStream } from 'node:tty'
 
 import { host } from '../layouts.ts'
-import { check, libc, systemError } from '../libc.ts'
+import { check, declare, systemError } from '../libc.ts'
+
+// int fcntl(int fd, int command, ...)
+const fcntl = declare('fcntl', 'int', ['int', 'int'])
 
 export type FdKind =
   | 'terminal'
@@ -56,7 +59,7 @@ const O_ACCMODE = 3 // on every platform, and nowhere in Node
  */
 export function describeFd(fd: number): FdDescription {
   const stats = fstatSync(fd)
-  const flags = check('fcntl', libc.fcntl(fd, host.constants.F_GETFL))
+  const flags = check('fcntl', fcntl(fd, host.constants.F_GETFL))
   const mode = flags & O_ACCMODE
   const access =
     mode === O_RDONLY ? 'read' : mode === O_WRONLY ? 'write' : 'read-write'

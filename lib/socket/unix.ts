@@ -5,7 +5,43 @@
 import { constants } from 'node:os'
 
 import { type Abi, host } from '../layouts.ts'
-import { allocate, check, libc, systemError } from '../libc.ts'
+import { allocate, check, declare, NULL, systemError } from '../libc.ts'
+
+// int socket(int domain, int type, int protocol)
+const socket = declare('socket', 'int', ['int', 'int', 'int'])
+// int socketpair(int domain, int type, int protocol, int sv[2])
+const socketpair = declare('socketpair', 'int', [
+  'int',
+  'int',
+  'int',
+  'pointer',
+])
+// int bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
+const bind = declare('bind', 'int', ['int', 'pointer', 'uint'])
+// int connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
+const connect = declare('connect', 'int', ['int', 'pointer', 'uint'])
+// int accept(int fd, struct sockaddr *addr, socklen_t *addrlen)
+const accept = declare('accept', 'int', ['int', 'pointer', 'pointer'])
+// int accept4(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
+const accept4 = declare('accept4', 'int', ['int', 'pointer', 'pointer', 'int'])
+// int shutdown(int fd, int how)
+const shutdown = declare('shutdown', 'int', ['int', 'int'])
+// int dup(int fd)
+const dup = declare('dup', 'int', ['int'])
+// int ioctl(int fd, unsigned long request, ...)
+const ioctl = declare('ioctl', 'int', ['int', 'uint'])
+// int getsockname(int fd, struct sockaddr *addr, socklen_t *addrlen)
+const getsockname = declare('getsockname', 'int', ['int', 'pointer', 'pointer'])
+// int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+const getsockopt = declare('getsockopt', 'int', [
+  'int',
+  'int',
+  'int',
+  'pointer',
+  'pointer',
+])
+// int getrlimit(int resource, struct rlimit *limit)
+const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 
 export type Credentials = {
   /** 0 where the kernel does not tell. */
@@ -22,35 +58,35 @@ const length = allocate(4)
 
 /** socket(2). The caller owns the descriptor. */
 export function newSocket(abi: Abi = host): number {
-  const made = check('socket', libc.socket(AF_UNIX, newSocketType(abi), 0))
+  const made = check('socket', socket(AF_UNIX, newSocketType(abi), 0))
   return guardNew(made, abi)
 }
 
 /** socketpair(2). The caller owns both descriptors. */
 export function newSocketpair(abi: Abi = host): [number, number] {
   const type = newSocketType(abi)
-  check('socketpair', libc.socketpair(AF_UNIX, type, 0, value.address))
+  check('socketpair', socketpair(AF_UNIX, type, 0, value.address))
   const [one, other] = [value.bytes.readInt32LE(0), value.bytes.readInt32LE(4)]
   return [guardNew(one, abi), guardNew(other, abi)]
 }
 
 /** bind(2). Creates the socket file, unless the name is abstract. */
 export function bindTo(fd: number, path: string): number {
-  return libc.bind(fd, value.address, writeName(path))
+  return bind(fd, value.address, writeName(path))
 }
 
 /** connect(2). 0 or -errno. */
 export function connectTo(fd: number, path: string): number {
-  return libc.connect(fd, value.address, writeName(path))
+  return connect(fd, value.address, writeName(path))
 }
 
 /** accept(2). The caller owns the descriptor; -errno if there is none. */
 export function acceptFrom(fd: number, abi: Abi = host): number {
   const { SOCK_CLOEXEC, SOCK_NONBLOCK } = abi.constants
   if (SOCK_CLOEXEC !== 0) {
-    return libc.accept4(fd, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK)
+    return accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
   }
-  const accepted = libc.accept(fd, 0, 0)
+  const accepted = accept(fd, NULL, NULL)
   return accepted < 0 ? accepted : guard(accepted)
 }
 
@@ -65,19 +101,19 @@ function guardNew(fd: number, abi: Abi): number {
 
 /** Makes a descriptor close-on-exec. Without an argument, so not variadic. */
 export function guard(fd: number): number {
-  check('ioctl', libc.ioctl(fd, host.constants.FIOCLEX))
+  check('ioctl', ioctl(fd, host.constants.FIOCLEX))
   return fd
 }
 
 /** dup(2), close-on-exec. The caller owns the copy. */
 export function duplicate(fd: number): number {
-  return guard(check('dup', libc.dup(fd)))
+  return guard(check('dup', dup(fd)))
 }
 
 /** shutdown(2) for writing: the peer reads to the end of file. */
 export function shutdownWriting(fd: number): void {
   const SHUT_WR = 1 // on every platform
-  check('shutdown', libc.shutdown(fd, SHUT_WR))
+  check('shutdown', shutdown(fd, SHUT_WR))
 }
 
 /**
@@ -89,7 +125,7 @@ export function checkUnixStream(fd: number): void {
   const { SOL_SOCKET, SO_TYPE } = host.constants
   const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
   length.bytes.writeUInt32LE(value.bytes.length)
-  const named = libc.getsockname(fd, value.address, length.address)
+  const named = getsockname(fd, value.address, length.address)
   check('getsockname', named)
   const family = value.bytes[host.sockaddr_un.sun_family]
   if (family !== AF_UNIX || type !== SOCK_STREAM) {
@@ -126,7 +162,7 @@ let limit = 0
 export function descriptorLimit(): number {
   if (limit === 0) {
     const { RLIMIT_NOFILE } = host.constants
-    check('getrlimit', libc.getrlimit(RLIMIT_NOFILE, value.address))
+    check('getrlimit', getrlimit(RLIMIT_NOFILE, value.address))
     limit = value.bytes.readUInt32LE(0)
   }
   return limit
@@ -142,7 +178,7 @@ function getOption(
   value.bytes.fill(0)
   length.bytes.writeUInt32LE(size)
   const { address } = value
-  const result = libc.getsockopt(fd, level, option, address, length.address)
+  const result = getsockopt(fd, level, option, address, length.address)
   check('getsockopt', result)
   return Buffer.from(value.bytes.subarray(0, size))
 }

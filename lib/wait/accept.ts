@@ -9,10 +9,17 @@ import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { host } from '../layouts.ts'
-import { allocate, check, libc, systemError } from '../libc.ts'
+import { allocate, check, declare, systemError } from '../libc.ts'
 import { boundSocket, inetAbi, sockaddr } from '../socket/inet.ts'
 import { acceptFrom, guard } from '../socket/unix.ts'
 import { Watcher } from './watcher.ts'
+
+// int socket(int domain, int type, int protocol)
+const socket = declare('socket', 'int', ['int', 'int', 'int'])
+// int bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
+const bind = declare('bind', 'int', ['int', 'pointer', 'uint'])
+// int listen(int fd, int backlog)
+const listen = declare('listen', 'int', ['int', 'int'])
 
 export type Protocol = 'tcp' | 'udp'
 
@@ -54,11 +61,11 @@ export function serviceSocket(
     if (protocol === 'tcp') {
       // With SO_REUSEADDR two sockets may be bound to one port, but only one
       // of them can listen: it has to be this one, and before it is given away.
-      check('listen', libc.listen(fd, BACKLOG), detail)
+      check('listen', listen(fd, BACKLOG), detail)
     } else {
       const bytes = sockaddr(address, port)
       name.bytes.set(bytes)
-      check('bind', libc.bind(fd, name.address, bytes.length), detail)
+      check('bind', bind(fd, name.address, bytes.length), detail)
     }
     return fd
   } catch (error) {
@@ -70,7 +77,7 @@ export function serviceSocket(
 // Without SO_REUSEADDR, which for UDP lets two servers share the datagrams.
 function newDatagramSocket(family: number): number {
   const type = SOCK_DGRAM | host.constants.SOCK_CLOEXEC
-  return guard(check('socket', libc.socket(family, type, 0)))
+  return guard(check('socket', socket(family, type, 0)))
 }
 
 /**

@@ -14,9 +14,24 @@
 import { closeSync } from 'node:fs'
 
 import { host } from '../layouts.ts'
-import { allocate, check, libc } from '../libc.ts'
+import { allocate, check, declare } from '../libc.ts'
 import { newSocketpair } from '../socket/unix.ts'
 import { Watcher } from './watcher.ts'
+
+// int epoll_create1(int flags)
+const epoll_create1 = declare('epoll_create1', 'int', ['int'])
+// int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+const epoll_ctl = declare('epoll_ctl', 'int', ['int', 'int', 'int', 'pointer'])
+// int epoll_wait(int epfd, struct epoll_event *events, int maxevents,
+//                int timeout)
+const epoll_wait = declare('epoll_wait', 'int', [
+  'int',
+  'pointer',
+  'int',
+  'int',
+])
+// int dup3(int fd, int newfd, int flags)
+const dup3 = declare('dup3', 'int', ['int', 'int', 'int'])
 
 export const EPOLLIN = 1
 export const EPOLLOUT = 4
@@ -50,11 +65,11 @@ export class Epoll {
   constructor(onReady: (fd: number) => void) {
     this.#onReady = onReady
     const { SOCK_CLOEXEC } = host.constants // EPOLL_CLOEXEC is the same bit
-    const made = check('epoll_create1', libc.epoll_create1(SOCK_CLOEXEC))
+    const made = check('epoll_create1', epoll_create1(SOCK_CLOEXEC))
     const [place, other] = newSocketpair()
     closeSync(other)
     this.#watcher = new Watcher(place, () => this.#report())
-    check('dup3', libc.dup3(made, place, SOCK_CLOEXEC))
+    check('dup3', dup3(made, place, SOCK_CLOEXEC))
     closeSync(made)
     this.#epoll = place
   }
@@ -69,7 +84,7 @@ export class Epoll {
     events.bytes.writeUInt32LE(interest | EPOLLONESHOT)
     events.bytes.writeInt32LE(fd, event.data)
     const { address } = events
-    const added = libc.epoll_ctl(this.#epoll, EPOLL_CTL_ADD, fd, address)
+    const added = epoll_ctl(this.#epoll, EPOLL_CTL_ADD, fd, address)
     check('epoll_ctl', added, `descriptor ${fd}`)
     this.#fds.add(fd)
     this.#watcher.watch()
@@ -84,7 +99,7 @@ export class Epoll {
   delete(fd: number): boolean {
     if (!this.#fds.delete(fd)) return false
     this.#found.delete(fd)
-    libc.epoll_ctl(this.#epoll, EPOLL_CTL_DEL, fd, events.address)
+    epoll_ctl(this.#epoll, EPOLL_CTL_DEL, fd, events.address)
     if (this.#fds.size === 0) this.#watcher.rest()
     return true
   }
@@ -97,7 +112,7 @@ export class Epoll {
 
   #report(): void {
     const { bytes, address } = events
-    const found = libc.epoll_wait(this.#epoll, address, EVENTS_PER_CALL, 0)
+    const found = epoll_wait(this.#epoll, address, EVENTS_PER_CALL, 0)
     check('epoll_wait', found)
     // All are taken out first: a callback's add() writes over the events.
     for (let at = 0; at < found * event.size; at += event.size) {

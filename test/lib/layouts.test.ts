@@ -2,7 +2,6 @@
 // a C program that was compiled here prints.
 
 import { execFileSync } from 'node:child_process'
-import { DataType } from 'ffi-rs'
 import { t } from 'tap'
 import {
   buildRights,
@@ -12,7 +11,6 @@ import {
   viewOf,
 } from '../../lib/cmsg.ts'
 import { abis, host, selectAbi } from '../../lib/layouts.ts'
-import { addressType } from '../../lib/libc.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import { compileC, missing, temporaryFolder } from '../support.ts'
 
@@ -30,11 +28,6 @@ t.test('selectAbi() refuses what it does not know', async (t) => {
   t.throws(() => selectAbi('linux', 'x64', 'BE'), unknown, 'byte order')
   t.throws(() => selectAbi('sunos', 'x64', 'LE'), unknown)
   t.throws(() => selectAbi('win32', 'x64', 'LE'), /Windows has no SCM_RIGHTS/)
-})
-
-t.test('addressType() is as wide as a pointer', async (t) => {
-  t.equal(addressType(8), DataType.I64)
-  t.equal(addressType(4), DataType.U32)
 })
 
 const skip =

@@ -309,13 +309,6 @@ t.test('problemWith() tells of descriptors that were lost', async (t) => {
   t.equal(problemWith({ ...message, flags: 0 }, 2), undefined)
 })
 
-t.test('systemError() knows the error that libuv does not', async (t) => {
-  t.match(systemError('sendmsg', -host.constants.ETOOMANYREFS), {
-    code: 'ETOOMANYREFS',
-    message: 'sendmsg ETOOMANYREFS',
-  })
-})
-
 t.test('every layout says how a peer is asked about', async (t) => {
   for (const [name, { peercred }] of Object.entries(abis)) {
     const { size, uid, gid, pid } = peercred

@@ -10,8 +10,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
-import { libc } from '../../../lib/libc.ts'
-import { newSocketpair } from '../../../lib/socket/unix.ts'
+import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
 import { epollEvent } from '../../../lib/wait/epoll.ts'
 import { watchSet } from '../../../lib/wait/watchset.ts'
 import {
@@ -81,7 +80,7 @@ both('delete() closes, and nothing more is heard', async (t, epoll) => {
   const [fd, peer] = newSocketpair()
   const [other, otherPeer] = newSocketpair()
   // A copy keeps the open file description, and its news, alive.
-  const copy = libc.dup(fd)
+  const copy = duplicate(fd)
   set.add(fd)
   set.add(other)
   set.delete(fd)

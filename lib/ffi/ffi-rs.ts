@@ -1,0 +1,64 @@
+// The engine for every Node: the package ffi-rs, a ready-made addon for Linux
+// and macOS. It takes addresses as plain numbers, and reads errno in the same
+// native call: in a later one, Node may have overwritten it.
+
+import { createRequire } from 'node:module'
+
+import { host } from '../layouts.ts'
+import type { Address, Call, Engine, Param, Result } from './types.ts'
+
+const library = 'libc'
+
+/**
+ * @throws Error if there is no ffi-rs binary for this platform, or if Node's
+ * Permission Model forbids addons
+ */
+export function ffiRs(): Engine {
+  // Not an import: where node:ffi is chosen ffi-rs need not be there.
+  const require = createRequire(import.meta.url)
+  const ffi: typeof import('ffi-rs') = require('ffi-rs')
+  const { I32, I64, U32, U8Array } = ffi.DataType
+  const pointer = host.pointerSize === 8 ? I64 : U32
+  const types = { int: I32, uint: U32, pointer, size: pointer } as const
+
+  // An empty path is the process itself, which has its libc loaded already.
+  ffi.open({ library, path: '' })
+
+  function declare(
+    funcName: string,
+    returns: Result,
+    params: readonly Param[],
+  ): Call {
+    // One parameter object serves all calls: to build it costs as much as one.
+    const call = {
+      library,
+      funcName,
+      retType: types[returns],
+      paramsType: params.map((param) => types[param]),
+      paramsValue: [] as unknown[],
+      errno: true as const,
+    }
+    return (...values) => {
+      call.paramsValue = values
+      const { value, errnoCode } = ffi.load(call)
+      // As 32 bits: the -1 of a 32-bit platform's ssize_t arrives as 2 ** 32 - 1.
+      return (value | 0) === -1 ? -errnoCode : value
+    }
+  }
+
+  return {
+    name: 'ffi-rs',
+    declare,
+    toAddress: (location) => location as Address,
+    // void *memcpy(void *dest, const void *src, size_t n) returns dest, and
+    // with n = 0 does nothing else.
+    locate: (memory) =>
+      ffi.load({
+        library,
+        funcName: 'memcpy',
+        retType: pointer,
+        paramsType: [U8Array, U8Array, pointer],
+        paramsValue: [memory, memory, 0],
+      }),
+  }
+}
