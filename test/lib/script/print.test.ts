@@ -1,0 +1,64 @@
+// linePrinter(): order, turns, a full or failing stream.
+
+import { once } from 'node:events'
+import { PassThrough, Writable } from 'node:stream'
+import { setImmediate as eventLoopTurn } from 'node:timers/promises'
+import { t } from 'tap'
+
+import { linePrinter } from '../../../lib/script/print.ts'
+
+t.test('linePrinter() prints one printable line', async (t) => {
+  const out = new PassThrough()
+  await linePrinter(out)('a\rb\nc \x1b[2J €')
+  t.equal(`${out.read()}`, 'a\\rb\\nc \\u001b[2J €\n')
+})
+
+t.test('linePrinter() serves callers in turns, a few a turn', async (t) => {
+  const out = new PassThrough()
+  const print = linePrinter(out, 4)
+  const printAll = async (name: string): Promise<void> => {
+    for (let i = 0; i < 10; i++) await print(`${name}${i}`)
+  }
+  const all = Promise.all([printAll('a'), printAll('b'), printAll('c')])
+  let text = `${out.read()}`
+  await eventLoopTurn()
+  t.ok(text.split('\n').length - 1 <= 4, text)
+  await all
+  text += `${out.read()}`
+  const lines = text.trim().split('\n')
+  t.equal(lines.length, 30)
+  for (let i = 0; i < 10; i++) {
+    const round = lines.slice(3 * i, 3 * i + 3).sort()
+    t.strictSame(round, [`a${i}`, `b${i}`, `c${i}`])
+  }
+})
+
+t.test('linePrinter() waits while the stream is full', async (t) => {
+  const out = new PassThrough({ highWaterMark: 10 })
+  const print = linePrinter(out)
+  await print('longer than the mark')
+  let isPrinted = false
+  const second = print('second').then(() => {
+    isPrinted = true
+  })
+  for (let i = 0; i < 5; i++) await eventLoopTurn()
+  t.notOk(isPrinted)
+  t.equal(`${out.read()}`, 'longer than the mark\n')
+  await second
+  t.equal(`${out.read()}`, 'second\n')
+})
+
+t.test('linePrinter() does not reject when the stream fails', async (t) => {
+  const failure = new Error('write EPIPE')
+  const out = new Writable({
+    highWaterMark: 1,
+    write: (_chunk, _encoding, callback) => {
+      setImmediate(callback, failure)
+    },
+  })
+  const failed = once(out, 'close').catch((error) => error)
+  const print = linePrinter(out)
+  await print('first')
+  await print('second')
+  t.equal(await failed, failure)
+})
