@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
 // Does anybody notice a takeover? Starts examples/takeover/server.ts, has four
 // kinds of clients ask it without a pause, and replaces it again and again.
 // Prints requests, failures and answer times; exits 1 if a single request

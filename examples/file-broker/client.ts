@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // Gets a file from the broker and writes it to standard output. The file may
 // lie where this user cannot go: what comes is not a path but the open file.
 //

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // The client borrows the server's standard output and copies its own standard
 // input to it: type lines here and they appear there, while the server sleeps.
 //

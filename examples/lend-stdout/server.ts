@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 
 // The server lends its standard output to whoever asks: a client that sends
 // "Send me your Stdout" gets it, and what it writes then appears here, although

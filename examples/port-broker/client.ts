@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // Asks the broker for a port, and uses it: with a command behind `--` that is
 // started with the socket as its fd 3, in the way of socket activation, so that
 // any program made for systemd's sockets will do; without one, as a web server

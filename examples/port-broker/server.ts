@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // A broker of ports: runs as root, opens sockets on ports that only root may
 // bind, and hands them to the clients whom its rules allow them. A web server
 // that gets port 80 from it never has to be root, not even for an instant.

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // Listens on behalf of a service and starts it when somebody comes: what
 // systemd does with a .socket unit, and systemd-socket-activate on a terminal.
 // Until then the service costs nothing, and the client that woke it waits in
