@@ -27,10 +27,10 @@ export {
   parseControlMessages,
   parseUnixRights,
 } from './parse.ts'
-export { boundSocket } from './socket/inet.ts'
+export { boundSocket, type Protocol, serviceSocket } from './socket/inet.ts'
 export { describeFd, readableFrom } from './socket/readable.ts'
 export type { Credentials } from './socket/unix.ts'
-export { duplicate, guard } from './socket/unix.ts'
-export { connectionsOn, type Protocol, serviceSocket } from './wait/accept.ts'
+export { closeReceived, duplicate, setCloseOnExec } from './socket/unix.ts'
+export { connectionsOn } from './wait/accept.ts'
 export { Watcher } from './wait/watcher.ts'
 export { type WatchSet, watchSet } from './wait/watchset.ts'

@@ -7,7 +7,7 @@
 // descriptor 3 on; LISTEN_FDNAMES, their names. They are only text, so all of
 // it is checked: that it is for us, and that the descriptors are sockets.
 
-import { describeFd, guard } from '../../lib/index.ts'
+import { describeFd, setCloseOnExec } from '../../lib/index.ts'
 import { codeOf } from '../../lib/script/cli.ts'
 
 export type ListenFd = { readonly fd: number; readonly name: string }
@@ -53,7 +53,7 @@ export function listenFds(env: NodeJS.ProcessEnv = process.env): ListenFd[] {
     checkSocket(fd, count)
     found.push({ fd, name: names?.[fd - FIRST] ?? 'unknown' })
   }
-  for (const { fd } of found) guard(fd)
+  for (const { fd } of found) setCloseOnExec(fd)
   return found
 }
 

@@ -6,9 +6,9 @@ import type { Outgoing, Received } from '../message.ts'
 import {
   type Credentials,
   checkUnixStream,
-  guard,
   newSocketpair,
   peerCredentials,
+  setCloseOnExec,
 } from '../socket/unix.ts'
 import { Watcher } from '../wait/watcher.ts'
 import { takeRights } from './received.ts'
@@ -54,7 +54,7 @@ export class UnixConn {
    */
   static fromFd(fd: number): UnixConn {
     checkUnixStream(fd)
-    return new UnixConn(guard(fd))
+    return new UnixConn(setCloseOnExec(fd))
   }
 
   /** The socket's own descriptor, not the caller's to close. -1 once closed. */

@@ -1,20 +1,22 @@
 // Listening for connections, and dialling. What becomes of the socket file when
 // somebody else has left one there: socketfile.ts.
 
-import { chmodSync, closeSync, type Stats } from 'node:fs'
+import { chmodSync, type Stats } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { check, declare, systemError } from '../libc.ts'
+import { check, declare } from '../libc.ts'
 import { lstatAt, removeIfSame, removeStale } from '../socket/file.ts'
 import {
-  acceptFrom,
   bindTo,
+  closeFd,
   connectTo,
   isAbstract,
   newSocket,
+  refuseDescriptors,
 } from '../socket/unix.ts'
-import { Watcher } from '../wait/watcher.ts'
+import { Acceptor, warn } from '../wait/accept.ts'
 import { UnixConn } from './conn.ts'
+import { type Handler, type ServeOptions, Serving } from './serve.ts'
 
 // int listen(int fd, int backlog)
 const listenOn = declare('listen', 'int', ['int', 'int'])
@@ -24,12 +26,17 @@ export type ListenOptions = {
   readonly backlog?: number
   /** Of the socket file: 0o600, the owner alone, unless given. */
   readonly mode?: number
+  /** Has the kernel refuse descriptors that clients send: they get EPERM
+   * (Linux 6.16 and later; elsewhere nothing changes). */
+  readonly refuseFds?: boolean
+  /** Called for an error after which accepting goes on, at most once a minute
+   * for each kind; unless given, it becomes a warning of the process. */
+  readonly onWarning?: (warning: Error) => void
 }
 
-const { EAGAIN, EADDRINUSE, ECONNABORTED, EMFILE, ENFILE } = constants.errno
+export type AcceptOptions = { readonly signal?: AbortSignal }
 
-/** Errors of accept(2) that pass: no free descriptor, or the peer has left. */
-const PASSING = [EMFILE, ENFILE, ECONNABORTED]
+const { EAGAIN, EADDRINUSE } = constants.errno
 
 /** How long to wait where nothing tells when to try again, in ms. */
 const RETRY_DELAY = 20
@@ -52,7 +59,7 @@ export async function connect(path: string): Promise<UnixConn> {
       await sleep(RETRY_DELAY)
     }
   } catch (error) {
-    closeSync(fd)
+    closeFd(fd)
     throw error
   }
 }
@@ -68,13 +75,19 @@ export async function listen(
   path: string,
   options: ListenOptions = {},
 ): Promise<UnixListener> {
-  return new UnixListener(listenAt(path, options), path)
+  const fd = listenAt(path, options)
+  try {
+    return new UnixListener(fd, path, options.onWarning)
+  } catch (error) {
+    closeFd(fd)
+    throw error
+  }
 }
 
 /** listen() as a bare descriptor, close-on-exec, which the caller owns. */
 export function listenAt(
   path: string,
-  { backlog = 511, mode = 0o600 }: ListenOptions = {},
+  { backlog = 511, mode = 0o600, refuseFds = false }: ListenOptions = {},
 ): number {
   const fd = newSocket()
   try {
@@ -86,10 +99,11 @@ export function listenAt(
     check('bind', result, path)
     // Nobody can connect before listen(2), so the mode is never too wide.
     if (!isAbstract(path)) chmodSync(path, mode)
+    if (refuseFds) refuseDescriptors(fd)
     check('listen', listenOn(fd, backlog), path)
     return fd
   } catch (error) {
-    closeSync(fd)
+    closeFd(fd)
     throw error
   }
 }
@@ -97,63 +111,117 @@ export function listenAt(
 /** A listening socket. `for await` accepts one connection a round. */
 export class UnixListener {
   readonly path: string
-  readonly #fd: number
-  readonly #watcher: Watcher
+  readonly #acceptor: Acceptor
   readonly #file: Stats | undefined
-  readonly #waiting: (() => void)[] = []
-  readonly #accept: typeof acceptFrom
-  #closed = false
+  readonly #onWarning: (warning: Error) => void
+  readonly #servings = new Map<Serving, Promise<void>>()
+  #isClosed = false
 
-  /** Owns `fd` and, if it is bound to a path, the file there. */
-  constructor(fd: number, path: string, accept = acceptFrom) {
-    this.#accept = accept
+  /**
+   * Owns `fd` and, if it is bound to a path, the file there. If this throws,
+   * both remain the caller's.
+   */
+  constructor(fd: number, path: string, onWarning = warn) {
     this.path = path
-    this.#fd = fd
+    this.#onWarning = onWarning
     this.#file = lstatAt(path)
-    this.#watcher = new Watcher(fd, () => this.#wakeAll())
+    this.#acceptor = new Acceptor(fd, { address: path, onWarning })
+  }
+
+  /**
+   * accept(2). The caller owns, and closes, the connection. Calls are served in
+   * order.
+   *
+   * @param options.signal aborts the wait; whoever connects waits in the
+   * backlog for the next call
+   * @returns null once the listener is closed
+   * @throws AbortError; Error EINVAL and others that cannot pass
+   * @see accept(2)
+   */
+  async accept(options: AcceptOptions = {}): Promise<UnixConn | null> {
+    for (;;) {
+      const fd = await this.#acceptor.next(options.signal)
+      if (fd === undefined) return null
+      try {
+        return new UnixConn(fd)
+      } catch (error) {
+        closeFd(fd)
+        this.#onWarning(error as Error)
+      }
+    }
   }
 
   /** The connections, until close(). The caller owns, and closes, each. */
   async *[Symbol.asyncIterator](): AsyncGenerator<UnixConn, void, void> {
-    while (!this.#closed) {
-      const fd = this.#accept(this.#fd)
-      if (fd >= 0) yield new UnixConn(fd)
-      else await this.#waitAfter(fd)
+    for (;;) {
+      const conn = await this.accept()
+      if (conn === null) return
+      yield conn
     }
   }
 
-  /** Stops listening and removes the socket file, if it is still this one. */
+  /**
+   * Gives each connection to a handler of its own, which is not awaited before
+   * the next. A connection is closed when its handler ends; close() closes all
+   * of them, after which each handler has to end by itself.
+   *
+   * @returns resolved when the listener is closed and the last handler has
+   * ended
+   * @throws RangeError for `most`; Error as accept(), or as `onError` throws
+   * it: then the listener is closed
+   * @example
+   * const listener = await listen('/tmp/echo.sock')
+   * process.once('SIGINT', () => listener.close())
+   * await listener.serve(async (conn) => {
+   *   for (;;) {
+   *     const message = await conn.recvmsg()
+   *     if (message === null) return
+   *     await conn.sendmsg(message.data)
+   *   }
+   * })
+   */
+  async serve(handler: Handler, options: ServeOptions = {}): Promise<void> {
+    const serving = new Serving(handler, options)
+    const ended = serving.run(this)
+    this.#servings.set(serving, ended)
+    try {
+      await ended
+    } finally {
+      this.#servings.delete(serving)
+    }
+  }
+
+  /**
+   * Stops listening, removes the socket file if it is still this one, and
+   * closes the connections of serve(). Closing again does nothing.
+   */
   close(): void {
-    if (this.#closed) return
-    this.#closed = true
-    this.#watcher.close()
-    this.#wakeAll()
+    if (this.#isClosed) return
+    this.#isClosed = true
+    // Before the socket is closed: as soon as it refuses, another server may
+    // take the path.
     if (this.#file) removeIfSame(this.path, this.#file)
+    this.#acceptor.close()
+    for (const serving of this.#servings.keys()) serving.hangUp()
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
+  }
+
+  /** close(), and the end of the last handler of serve(). */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+    await Promise.allSettled(this.#servings.values())
   }
 
   ref(): this {
-    this.#watcher.keepAlive(true)
+    this.#acceptor.keepAlive(true)
     return this
   }
 
   unref(): this {
-    this.#watcher.keepAlive(false)
+    this.#acceptor.keepAlive(false)
     return this
-  }
-
-  // Without a free descriptor the connection stays in the backlog, which keeps
-  // the socket readable: only time helps.
-  async #waitAfter(result: number): Promise<void> {
-    if (PASSING.includes(-result)) return sleep(RETRY_DELAY)
-    if (result !== -EAGAIN) throw systemError('accept', result, this.path)
-    await new Promise<void>((resolve) => {
-      this.#waiting.push(resolve)
-      this.#watcher.watch()
-    })
-  }
-
-  #wakeAll(): void {
-    this.#watcher.rest()
-    for (const wake of this.#waiting.splice(0)) wake()
   }
 }

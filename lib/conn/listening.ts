@@ -5,7 +5,7 @@
 import { closeSync, type Stats } from 'node:fs'
 import { resolve } from 'node:path'
 import { lstatAt, removeIfSame } from '../socket/file.ts'
-import { serviceSocket } from '../wait/accept.ts'
+import { serviceSocket } from '../socket/inet.ts'
 import { listenAt } from './listener.ts'
 
 const LOOPBACK = '127.0.0.1'

@@ -14,17 +14,18 @@
 // The BSDs begin with a length byte and a family of one byte. Port and address
 // are big-endian everywhere: "network byte order".
 
-import { closeSync } from 'node:fs'
 import { isIP, isIPv6 } from 'node:net'
 
 import { host } from '../layouts.ts'
 import { allocate, check, declare } from '../libc.ts'
-import { guard } from './unix.ts'
+import { closeFd, setCloseOnExec } from './unix.ts'
 
 // int socket(int domain, int type, int protocol)
 const socket = declare('socket', 'int', ['int', 'int', 'int'])
 // int bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
 const bind = declare('bind', 'int', ['int', 'pointer', 'uint'])
+// int listen(int fd, int backlog)
+const listen = declare('listen', 'int', ['int', 'int'])
 // int setsockopt(int fd, int level, int name, const void *value,
 //                socklen_t len)
 const setsockopt = declare('setsockopt', 'int', [
@@ -41,6 +42,8 @@ const PORT = 2
 const v4 = { size: 16, address: 4, addressSize: 4 }
 const v6 = { size: 28, address: 8, addressSize: 16 }
 
+export type Protocol = 'tcp' | 'udp'
+
 export type InetAbi = {
   readonly hasLength: boolean
   readonly AF_INET6: number
@@ -48,6 +51,10 @@ export type InetAbi = {
 }
 
 const AF_INET = 2 // on every platform
+const SOCK_DGRAM = 2 // on every platform
+
+/** Connections that may wait to be accepted. */
+const BACKLOG = 511
 
 const linux: InetAbi = { hasLength: false, AF_INET6: 10, SO_REUSEADDR: 2 }
 
@@ -83,7 +90,7 @@ export function boundSocket(address: string, port: number): number {
   const family = isIPv6(address) ? hostInet.AF_INET6 : AF_INET
   const { SOCK_STREAM, SOCK_CLOEXEC, SOL_SOCKET } = host.constants
   const made = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)
-  const fd = guard(check('socket', made))
+  const fd = setCloseOnExec(check('socket', made))
   try {
     const { SO_REUSEADDR } = hostInet
     value.bytes.writeInt32LE(1)
@@ -94,9 +101,51 @@ export function boundSocket(address: string, port: number): number {
     check('bind', bound, `${address} port ${port}`)
     return fd
   } catch (error) {
-    closeSync(fd)
+    closeFd(fd)
     throw error
   }
+}
+
+/**
+ * A TCP socket that listens, or a UDP socket that is bound, as a service gets
+ * it from who may use the port. The caller owns the descriptor, which is
+ * blocking and close-on-exec.
+ *
+ * @param address IPv4 or IPv6 in digits
+ * @param port 0 for one that the kernel chooses
+ * @throws RangeError, Error as `boundSocket`
+ */
+export function serviceSocket(
+  protocol: Protocol,
+  address: string,
+  port: number,
+): number {
+  const fd =
+    protocol === 'tcp'
+      ? boundSocket(address, port)
+      : newDatagramSocket(isIPv6(address) ? hostInet.AF_INET6 : AF_INET)
+  try {
+    const detail = `${address} port ${port}`
+    if (protocol === 'tcp') {
+      // With SO_REUSEADDR two sockets may be bound to one port, but only one
+      // of them can listen: it has to be this one, and before it is given away.
+      check('listen', listen(fd, BACKLOG), detail)
+    } else {
+      const bytes = sockaddr(address, port)
+      value.bytes.set(bytes)
+      check('bind', bind(fd, value.address, bytes.length), detail)
+    }
+    return fd
+  } catch (error) {
+    closeFd(fd)
+    throw error
+  }
+}
+
+// Without SO_REUSEADDR, which for UDP lets two servers share the datagrams.
+function newDatagramSocket(family: number): number {
+  const type = SOCK_DGRAM | host.constants.SOCK_CLOEXEC
+  return setCloseOnExec(check('socket', socket(family, type, 0)))
 }
 
 /** A struct sockaddr_in or sockaddr_in6, as `abi` has it. */

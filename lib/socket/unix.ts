@@ -26,6 +26,8 @@ const accept = declare('accept', 'int', ['int', 'pointer', 'pointer'])
 const accept4 = declare('accept4', 'int', ['int', 'pointer', 'pointer', 'int'])
 // int shutdown(int fd, int how)
 const shutdown = declare('shutdown', 'int', ['int', 'int'])
+// int close(int fd)
+const close = declare('close', 'int', ['int'])
 // int dup(int fd)
 const dup = declare('dup', 'int', ['int'])
 // int ioctl(int fd, unsigned long request, ...)
@@ -40,6 +42,15 @@ const getsockopt = declare('getsockopt', 'int', [
   'pointer',
   'pointer',
 ])
+// int setsockopt(int fd, int level, int name, const void *value,
+//                socklen_t len)
+const setsockopt = declare('setsockopt', 'int', [
+  'int',
+  'int',
+  'int',
+  'pointer',
+  'uint',
+])
 // int getrlimit(int resource, struct rlimit *limit)
 const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 
@@ -51,6 +62,13 @@ export type Credentials = {
 }
 
 const { AF_UNIX, SOCK_STREAM } = host.constants
+
+const SOCK_SEQPACKET = 5 // on every platform
+const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
+/** <asm-generic/socket.h>; <sys/socket.h> of macOS and FreeBSD. */
+const SO_LINGER = process.platform === 'linux' ? 13 : 0x80
+/** struct linger: int l_onoff, int l_linger. */
+const LINGER_SIZE = 8
 
 /** Values that go in and out by address: an option or a name, and its length. */
 const value = allocate(128)
@@ -87,7 +105,51 @@ export function acceptFrom(fd: number, abi: Abi = host): number {
     return accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
   }
   const accepted = accept(fd, NULL, NULL)
-  return accepted < 0 ? accepted : guard(accepted)
+  return accepted < 0 ? accepted : setCloseOnExec(accepted)
+}
+
+/** Whether `fd` is a socket of a kind that can listen, as a UDP one cannot. */
+export function acceptsConnections(fd: number): boolean {
+  const { SOL_SOCKET, SO_TYPE } = host.constants
+  const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
+  return type === SOCK_STREAM || type === SOCK_SEQPACKET
+}
+
+/**
+ * Has the kernel refuse descriptors that are sent to this socket, and to those
+ * that are accepted from it: the sender's call fails with EPERM (SO_PASSRIGHTS,
+ * Linux 6.16). Elsewhere nothing happens: descriptors arrive, and whoever
+ * receives them has to close them.
+ */
+export function refuseDescriptors(fd: number): void {
+  if (process.platform !== 'linux') return
+  value.bytes.writeInt32LE(0)
+  const { SOL_SOCKET } = host.constants
+  const { address } = value
+  const result = setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, address, 4)
+  if (result !== -constants.errno.ENOPROTOOPT) check('setsockopt', result)
+}
+
+/**
+ * close(2), through libc: what libc opened is unknown to Node, whose closeSync
+ * in a worker thread prints a warning for such a number. Reports no error,
+ * because after close(2) the number is free whatever it returned.
+ */
+export function closeFd(fd: number): void {
+  close(fd)
+}
+
+/**
+ * Closes a descriptor that was received and that nobody wants. If it is a
+ * socket, SO_LINGER is turned off first: with it close(2) of the last
+ * descriptor of a TCP socket blocks for as long as the sender chose. That turns
+ * it off for everyone who has the same socket. Never throws.
+ */
+export function closeReceived(fd: number): void {
+  value.bytes.fill(0, 0, LINGER_SIZE)
+  const { SOL_SOCKET } = host.constants
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, value.address, LINGER_SIZE)
+  closeFd(fd)
 }
 
 function newSocketType({ constants }: Abi): number {
@@ -96,18 +158,18 @@ function newSocketType({ constants }: Abi): number {
 
 // SOCK_CLOEXEC has done it, where there is one.
 function guardNew(fd: number, abi: Abi): number {
-  return abi.constants.SOCK_CLOEXEC === 0 ? guard(fd) : fd
+  return abi.constants.SOCK_CLOEXEC === 0 ? setCloseOnExec(fd) : fd
 }
 
 /** Makes a descriptor close-on-exec. Without an argument, so not variadic. */
-export function guard(fd: number): number {
+export function setCloseOnExec(fd: number): number {
   check('ioctl', ioctl(fd, host.constants.FIOCLEX))
   return fd
 }
 
 /** dup(2), close-on-exec. The caller owns the copy. */
 export function duplicate(fd: number): number {
-  return guard(check('dup', dup(fd)))
+  return setCloseOnExec(check('dup', dup(fd)))
 }
 
 /** shutdown(2) for writing: the peer reads to the end of file. */

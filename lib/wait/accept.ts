@@ -1,121 +1,198 @@
-// What a server of TCP or UDP begins with, as bare descriptors: a socket that
-// takes clients, and the connections that come in. node:net does the same, but
-// keeps the numbers to itself, and without them nothing can be passed on. Open
-// listen(2), accept(2), tcp(7) and udp(7) beside it.
+// The accept loop, for listening sockets of every kind: it waits without a
+// thread, and goes on after the errors of accept(2) that are not the listening
+// socket's own. node:net accepts too, but keeps the numbers to itself, and
+// without them nothing can be passed on. Open accept(2) beside it.
 
-import { closeSync } from 'node:fs'
-import { isIPv6 } from 'node:net'
 import { constants } from 'node:os'
-import { setTimeout as sleep } from 'node:timers/promises'
 
-import { host } from '../layouts.ts'
-import { allocate, check, declare, systemError } from '../libc.ts'
-import { boundSocket, inetAbi, sockaddr } from '../socket/inet.ts'
-import { acceptFrom, guard } from '../socket/unix.ts'
+import { systemError } from '../libc.ts'
+import { acceptFrom, acceptsConnections } from '../socket/unix.ts'
+import { abortError } from './abort.ts'
 import { Watcher } from './watcher.ts'
 
-// int socket(int domain, int type, int protocol)
-const socket = declare('socket', 'int', ['int', 'int', 'int'])
-// int bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
-const bind = declare('bind', 'int', ['int', 'pointer', 'uint'])
-// int listen(int fd, int backlog)
-const listen = declare('listen', 'int', ['int', 'int'])
+const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP } =
+  constants.errno
 
-export type Protocol = 'tcp' | 'udp'
+/** Errors that say that this descriptor will never give a connection. */
+const LASTING = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
 
-const AF_INET = 2 // on every platform
-const SOCK_DGRAM = 2 // on every platform
-const { AF_INET6 } = inetAbi(process.platform)
-
-/** Connections that may wait to be accepted. */
-const BACKLOG = 511
-
-/** How long to wait for a free descriptor, in ms: nothing tells. */
+/** Pause after an error that may pass, in ms: no event tells when it has. */
 const RETRY_DELAY = 20
 
-const { EAGAIN, ECONNABORTED, EMFILE, ENFILE } = constants.errno
+/** Connections in one turn of the event loop, so that others get theirs. */
+const ACCEPTED_PER_TURN = 64
 
-/** The name to bind to. 28 bytes is the longest. */
-const name = allocate(28)
+/** One warning for each kind of error in this time, in ms. */
+const WARNING_INTERVAL = 60_000
+
+type Waiting = {
+  readonly resolve: (fd: number | undefined) => void
+  readonly reject: (reason: Error) => void
+}
+
+export type AcceptorOptions = {
+  /** For error details: the address of the socket. */
+  readonly address?: string
+  /** Called for an error after which accepting goes on, at most once a minute
+   * for each kind. Unless given, the error is a warning of the process */
+  readonly onWarning?: (warning: Error) => void
+}
 
 /**
- * A TCP socket that listens, or a UDP socket that is bound, as a service gets
- * it from who may use the port. The caller owns the descriptor, which is
- * blocking and close-on-exec.
- *
- * @param address IPv4 or IPv6 in digits
- * @param port 0 for one that the kernel chooses
- * @throws RangeError, Error as `boundSocket`
+ * accept(2), again and again. Errors that may pass (no free descriptor, no
+ * memory, what a firewall or the network did to one connection) are retried
+ * after a pause, while the connections wait in the backlog.
  */
-export function serviceSocket(
-  protocol: Protocol,
-  address: string,
-  port: number,
-): number {
-  const fd =
-    protocol === 'tcp'
-      ? boundSocket(address, port)
-      : newDatagramSocket(isIPv6(address) ? AF_INET6 : AF_INET)
-  try {
-    const detail = `${address} port ${port}`
-    if (protocol === 'tcp') {
-      // With SO_REUSEADDR two sockets may be bound to one port, but only one
-      // of them can listen: it has to be this one, and before it is given away.
-      check('listen', listen(fd, BACKLOG), detail)
-    } else {
-      const bytes = sockaddr(address, port)
-      name.bytes.set(bytes)
-      check('bind', bind(fd, name.address, bytes.length), detail)
+export class Acceptor {
+  readonly #fd: number
+  readonly #address: string
+  readonly #onWarning: (warning: Error) => void
+  readonly #watcher: Watcher
+  readonly #waiting: Waiting[] = []
+  /** When an error was last told, by its number. */
+  readonly #warned = new Map<number, number>()
+  #pause: NodeJS.Timeout | undefined
+  #keepsAlive = true
+  #closed = false
+  #accepted = 0
+
+  /**
+   * @param fd a listening socket, which becomes non-blocking. close() closes
+   * it; if this throws, it remains the caller's
+   */
+  constructor(fd: number, options: AcceptorOptions = {}) {
+    this.#fd = fd
+    this.#address = options.address ?? ''
+    this.#onWarning = options.onWarning ?? warn
+    this.#watcher = new Watcher(fd, (failure) => {
+      this.#accepted = 0
+      if (failure) this.#fail(failure)
+      this.#serve()
+    })
+  }
+
+  /**
+   * The descriptor of the next connection, close-on-exec and non-blocking,
+   * which the caller owns; undefined once closed. Calls are served in order.
+   *
+   * @param signal aborts the wait; the connections stay in the backlog
+   * @throws Error EINVAL, ENOTSOCK and others that cannot pass, with syscall
+   * `accept`; AbortError
+   */
+  next(signal?: AbortSignal): Promise<number | undefined> {
+    return new Promise((resolve, reject) => {
+      if (signal?.aborted) return reject(abortError(signal))
+      if (this.#closed) return resolve(undefined)
+      const onAbort = (): void => {
+        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
+        waiting.reject(abortError(signal))
+        this.#serve()
+      }
+      const settle = (): void => signal?.removeEventListener('abort', onAbort)
+      const waiting: Waiting = {
+        resolve: (fd) => {
+          settle()
+          resolve(fd)
+        },
+        reject: (reason) => {
+          settle()
+          reject(reason)
+        },
+      }
+      signal?.addEventListener('abort', onAbort)
+      this.#waiting.push(waiting)
+      this.#serve()
+    })
+  }
+
+  /** Closes the listening socket; every next() gives undefined. */
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#pause)
+    this.#watcher.close()
+    for (const { resolve } of this.#waiting.splice(0)) resolve(undefined)
+  }
+
+  /** Whether a next() that waits keeps the process alive. It does at first. */
+  keepAlive(keepsAlive: boolean): void {
+    this.#keepsAlive = keepsAlive
+    this.#watcher.keepAlive(keepsAlive)
+    if (keepsAlive) this.#pause?.ref()
+    else this.#pause?.unref()
+  }
+
+  #serve(): void {
+    while (this.#waiting.length > 0 && this.#pause === undefined) {
+      if (this.#accepted === ACCEPTED_PER_TURN) return this.#watcher.watch()
+      const result = acceptFrom(this.#fd)
+      if (result >= 0) {
+        this.#accepted++
+        this.#waiting.shift()?.resolve(result)
+      } else if (result === -EAGAIN) {
+        return this.#watcher.watch()
+      } else {
+        this.#takeError(result)
+      }
     }
-    return fd
-  } catch (error) {
-    closeSync(fd)
-    throw error
+    this.#watcher.rest()
+  }
+
+  #takeError(errno: number): void {
+    const error = systemError('accept', errno, this.#address)
+    if (this.#isLasting(-errno)) return this.#fail(error)
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined
+      this.#serve()
+    }, RETRY_DELAY)
+    this.keepAlive(this.#keepsAlive)
+    const now = performance.now()
+    const last = this.#warned.get(errno) ?? Number.NEGATIVE_INFINITY
+    if (now - last < WARNING_INTERVAL) return
+    this.#warned.set(errno, now)
+    error.message += ': accepting goes on after a pause'
+    this.#onWarning(error)
+  }
+
+  // Linux gives EOPNOTSUPP for a socket that is not of a kind that listens, and
+  // also for a TCP connection which the network has refused meanwhile.
+  #isLasting(errno: number): boolean {
+    if (errno === EOPNOTSUPP) return !acceptsConnections(this.#fd)
+    return LASTING.includes(errno)
+  }
+
+  #fail(error: Error): void {
+    for (const { reject } of this.#waiting.splice(0)) reject(error)
   }
 }
 
-// Without SO_REUSEADDR, which for UDP lets two servers share the datagrams.
-function newDatagramSocket(family: number): number {
-  const type = SOCK_DGRAM | host.constants.SOCK_CLOEXEC
-  return guard(check('socket', socket(family, type, 0)))
+/** Tells an error that ended nothing, as a warning of the process. */
+export function warn(error: Error): void {
+  process.emitWarning(error)
 }
 
 /**
- * accept(2), again and again: the descriptors of the connections that come in
- * on a listening socket. The caller owns, and closes, each. They are
- * non-blocking and close-on-exec.
+ * The descriptors of the connections that come in on a listening socket. The
+ * caller owns, and closes, each. They are non-blocking and close-on-exec.
  *
  * @param fd closed when this ends
- * @param signal ends it
+ * @param signal ends it, without an error
+ * @throws Error as Acceptor
  */
 export async function* connectionsOn(
   fd: number,
   signal?: AbortSignal,
 ): AsyncGenerator<number, void, void> {
-  let wake = (): void => {}
-  const watcher = new Watcher(fd, () => wake())
-  const stop = (): void => wake()
+  const acceptor = new Acceptor(fd)
+  const stop = (): void => acceptor.close()
   signal?.addEventListener('abort', stop)
   try {
     while (!signal?.aborted) {
-      const accepted = acceptFrom(fd)
-      if (accepted >= 0) {
-        yield accepted
-      } else if (accepted === -EAGAIN) {
-        watcher.watch()
-        await new Promise<void>((resolve) => {
-          wake = resolve
-        })
-        watcher.rest()
-      } else if (accepted === -EMFILE || accepted === -ENFILE) {
-        // The connection stays in the backlog: only time helps.
-        await sleep(RETRY_DELAY)
-      } else if (accepted !== -ECONNABORTED) {
-        throw systemError('accept', accepted)
-      }
+      const accepted = await acceptor.next()
+      if (accepted === undefined) return
+      yield accepted
     }
   } finally {
     signal?.removeEventListener('abort', stop)
-    watcher.close()
+    acceptor.close()
   }
 }

@@ -12,7 +12,6 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { constants as os } from 'node:os'
 import { join } from 'node:path'
 import { t } from 'tap'
 import {
@@ -154,7 +153,7 @@ leakFree('connect() fails as Node does', async (t) => {
 leakFree('listen() replaces the file of a server that died', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const dying = `
-    import { listen } from '../index.ts'
+    import { listen } from './lib/index.ts'
     await listen(process.argv[1])
     process.kill(process.pid, 'SIGKILL')
   `
@@ -244,7 +243,7 @@ t.test(
     const path = join(folder, 's')
     const listener = await listen(path)
     const source = `
-    import { connect, listen } from '../index.ts'
+    import { connect, listen } from './lib/index.ts'
     for (const call of [connect, listen]) {
       await call(process.argv[1]).catch((error) => console.log(error.message))
     }
@@ -273,7 +272,7 @@ leakFree(
     const path = join(temporaryFolder(t), 's')
     const source = `
     import { closeSync, openSync } from 'node:fs'
-    import { listen } from '../index.ts'
+    import { listen } from './lib/index.ts'
     const listener = await listen(process.argv[1])
     const filler = []
     for (;;) { try { filler.push(openSync('/dev/null')) } catch { break } }
@@ -311,7 +310,7 @@ leakFree('ref(), unref(): waiting keeps a process alive, or not', async (t) => {
   ): Promise<{ code: number | null; stdout: string }> =>
     run(t, [
       ...script('--input-type=module', '-e'),
-      `import { listen, socketpair } from '../index.ts'
+      `import { listen, socketpair } from './lib/index.ts'
        const path = process.argv[1]
        ${what}`,
       join(temporaryFolder(t), 's'),
@@ -405,17 +404,61 @@ leakFree('UnixListener ref(), unref() return the listener', async (t) => {
   listener.close()
 })
 
-leakFree('a failed accept that will pass is tried again', async (t) => {
-  const { EMFILE, ENFILE, ECONNABORTED } = os.errno
-  const [one, other] = newSocketpair()
-  const results = [-EMFILE, -ENFILE, -ECONNABORTED, one]
-  const next = (): number => results.shift() ?? -1
-  const listener = new UnixListener(newSocket(), '\0none', next)
-  const conn = await accept(listener)
-  t.equal(conn.fd, one)
-  t.strictSame(results, [])
-  closeSync(other)
-  for (const each of [conn, listener]) each.close()
+leakFree('accept() gives connections in order, null at last', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  t.teardown(() => listener.close())
+  const accepted = [listener.accept(), listener.accept(), listener.accept()]
+  for (const text of ['one', 'two']) {
+    const client = await connect(path)
+    t.teardown(() => client.close())
+    await client.sendmsg(text)
+    const conn = await accepted.shift()
+    t.equal((await conn?.recvmsg())?.data.toString(), text)
+    conn?.close()
+    client.close()
+  }
+  listener.close()
+  t.equal(await accepted[0], null)
+  t.equal(await listener.accept(), null, 'after close(), too')
+})
+
+leakFree('accept() aborted takes no connection', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  t.teardown(() => listener.close())
+  const stop = new AbortController()
+  const { signal } = stop
+  const [aborted, waiting] = [listener.accept({ signal }), listener.accept()]
+  stop.abort()
+  await t.rejects(aborted, { name: 'AbortError', code: 'ABORT_ERR' })
+  await t.rejects(listener.accept({ signal }), { name: 'AbortError' })
+  const client = await connect(path)
+  t.teardown(() => client.close())
+  const conn = await waiting
+  t.ok(conn, 'the connection is there for the other call')
+  for (const each of [conn, client, listener]) each?.close()
+})
+
+leakFree('a listener is disposed of with its handlers', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const first = await listen(path)
+  first[Symbol.dispose]()
+  t.notOk(existsSync(path))
+  const second = await listen(path)
+  const ends: string[] = []
+  const served = second.serve(async (conn) => {
+    await conn.sendmsg('welcome')
+    t.equal(await conn.recvmsg(), null)
+    ends.push('handler')
+  })
+  const client = await connect(path)
+  t.teardown(() => client.close())
+  await client.recvmsg()
+  await second[Symbol.asyncDispose]()
+  t.strictSame(ends, ['handler'])
+  await served
+  client.close()
 })
 
 leakFree(

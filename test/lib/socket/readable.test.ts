@@ -194,7 +194,7 @@ t.test(
   { skip: missing('python3') },
   async (t) => {
     const source = `
-    import { readableFrom } from '../index.ts'
+    import { readableFrom } from './lib/index.ts'
     for (const fd of [3, 4]) {
       try { readableFrom(fd) } catch (error) { console.log(error.message) }
     }
@@ -230,7 +230,7 @@ t.test(
   async (t) => {
     const source = `
     import { openSync } from 'node:fs'
-    import { describeFd, readableFrom } from '../index.ts'
+    import { describeFd, readableFrom } from './lib/index.ts'
     const fd = openSync('/dev/tty', 'r+')
     console.log(describeFd(fd).kind)
     const stream = readableFrom(fd)

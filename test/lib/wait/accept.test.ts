@@ -5,8 +5,9 @@ import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { closeSync, fstatSync, openSync } from 'node:fs'
 import { type AddressInfo, connect, createServer, Socket } from 'node:net'
+import { serviceSocket } from '../../../lib/socket/inet.ts'
 import { newSocket } from '../../../lib/socket/unix.ts'
-import { connectionsOn, serviceSocket } from '../../../lib/wait/accept.ts'
+import { connectionsOn } from '../../../lib/wait/accept.ts'
 import { leakFree, missing, openFds, until } from '../../support.ts'
 
 /** Where a descriptor listens, told by Python: Node would take it over. */
