@@ -21,11 +21,13 @@ import {
   fail,
   help,
   messageOf,
+  onStop,
   usageError,
 } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 import { type ListenFd, listenFds } from './listen-fds.ts'
 
-const USAGE = `Usage: ./service.ts [PORT]
+const USAGE = `Usage: ./examples/socket-activation/service.ts [PORT]
 Serves HTTP on the sockets that it was started with (LISTEN_FDS), or, if there
 are none, on PORT of 127.0.0.1. Ctrl-C ends it.`
 
@@ -39,7 +41,9 @@ const servers: Server[] = []
 const passed = passedSockets()
 for (const { fd, name } of passed) {
   const server = await serve({ fd }, name)
-  console.log(`Server ready on fd ${fd} (${name}), pid ${process.pid}`)
+  console.log(
+    `Server ready on fd ${fd} (${printable(name)}), pid ${process.pid}`,
+  )
   servers.push(server)
 }
 if (passed.length === 0) {
@@ -50,11 +54,9 @@ if (passed.length === 0) {
   servers.push(server)
 }
 
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
-    for (const server of servers) server.close()
-  })
-}
+onStop(() => {
+  for (const server of servers) server.close()
+})
 
 // The server owns the descriptor: close() closes it, but leaves a socket file,
 // which is the activator's. It may start us again.

@@ -6,26 +6,43 @@
 // New here: descriptors by inheritance, under numbers that both sides know.
 
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { constants } from 'node:os'
 
+export type Launch = {
+  /** All that the command gets, besides LISTEN_PID and LISTEN_FDS. */
+  readonly env: NodeJS.ProcessEnv
+  /** The sockets. They remain the caller's, who closes them. */
+  readonly fds: readonly number[]
+  /** Instead of 3, the first is 0 and 1, without variables: inetd(8). */
+  readonly inetd: boolean
+}
+
 /**
- * Starts `command` with `fds` as its descriptors 3, 4 and so on. They remain
- * the caller's, who closes them once this returns. The child has no others of
- * ours: all are close-on-exec.
+ * Starts `command` with `fds` as its descriptors 3, 4 and so on. They can be
+ * closed here once this returns. The child has no others of ours: all are
+ * close-on-exec.
  *
  * LISTEN_PID has to be the pid of the command, which nobody knows before there
- * is one. So it is filled in by the shell that becomes the command.
+ * is one. So it is filled in by the shell that becomes the command: by way of
+ * env(1), because a shell adds variables of its own, such as PWD.
+ *
+ * @throws Error EAGAIN, EMFILE, ENFILE, ENOMEM
  */
 export function start(
   command: readonly string[],
-  env: NodeJS.ProcessEnv,
-  fds: readonly number[],
+  { env, fds, inetd }: Launch,
 ): ChildProcess {
   for (const fd of fds) makeBlocking(fd)
-  const fill = 'export LISTEN_PID=$$; exec "$@"'
-  return spawn('sh', ['-c', fill, 'sh', ...command], {
-    env: { ...env, LISTEN_FDS: String(fds.length) },
-    stdio: ['inherit', 'inherit', 'inherit', ...fds],
+  const limit = startingLimit()
+  const lower = limit === undefined ? '' : `ulimit -S -n ${limit}; `
+  const claim = inetd ? '' : `LISTEN_PID=$$ LISTEN_FDS=${fds.length}`
+  const variables = Object.entries(env).map((pair) => pair.join('='))
+  const script = `${lower}exec env -i ${claim} "$@"`
+  return spawn('sh', ['-c', script, 'sh', ...variables, ...command], {
+    stdio: inetd
+      ? [fds[0], fds[0], 'inherit']
+      : ['inherit', 'inherit', 'inherit', ...fds],
   })
 }
 
@@ -34,10 +51,34 @@ export function start(
 // with every descriptor of it. Clearing it with fcntl takes variable arguments,
 // which lib/libc.ts avoids. But Node makes the descriptors 0 to 2 of a child
 // blocking before the child runs: with our socket as descriptor 0 that does it,
-// and `true` need do nothing.
+// and `true` need do nothing. It has been done when spawn() returns.
 function makeBlocking(fd: number): void {
   const child = spawn('true', { stdio: [fd, 'ignore', 'ignore'] })
-  child.on('error', () => {}) // `sh` will fail for the same reason, and say so
+  child.on('error', () => {}) // thrown below
+  if (child.pid === undefined)
+    throw new Error(`Expected to start 'true', for descriptor ${fd} to block`)
+}
+
+/**
+ * The soft limit of descriptors that this process was started with. Node raises
+ * its own to the hard limit as it starts, and a command with select(2) in it
+ * could then get a descriptor beyond FD_SETSIZE. So the first line of
+ * activate.ts has the shell note it, before there is a Node; where Node was
+ * called directly, the limit of the process that did so is as good as known.
+ */
+function startingLimit(): string | undefined {
+  const noted = process.env.SOFT_NOFILE ?? softLimitOf(process.ppid)
+  return noted?.match(/^(\d+|unlimited)$/)?.[0]
+}
+
+// getrlimit(2) tells only ours; this is Linux. See proc(5).
+function softLimitOf(pid: number): string | undefined {
+  try {
+    const limits = readFileSync(`/proc/${pid}/limits`, 'utf8')
+    return /^Max open files +(\S+)/m.exec(limits)?.[1]
+  } catch {
+    return undefined
+  }
 }
 
 /**
@@ -64,15 +105,16 @@ export function exitOf(child: ChildProcess): Promise<number> {
  */
 export function environment(
   settings: readonly string[],
-  names: string | undefined,
+  names: readonly string[] | undefined,
 ): NodeJS.ProcessEnv {
   const env: NodeJS.ProcessEnv = {}
   const kept = ['TERM', 'COLORTERM', 'NO_COLOR', 'PATH', 'USER', 'HOME']
   for (const setting of [...kept, ...settings]) {
     const [name = ''] = setting.split('=', 1)
     const isKept = name === setting
-    env[name] = isKept ? process.env[name] : setting.slice(name.length + 1)
+    const value = isKept ? process.env[name] : setting.slice(name.length + 1)
+    if (value !== undefined) env[name] = value
   }
-  if (names !== undefined) env.LISTEN_FDNAMES = names
+  if (names !== undefined) env.LISTEN_FDNAMES = names.join(':')
   return env
 }

@@ -13,12 +13,13 @@ const LOOPBACK = '127.0.0.1'
 /**
  * The one spelling of an address that others can be compared with: a path
  * (whatever has a slash) becomes absolute, a port alone is on 127.0.0.1, IPv6
- * stands in brackets.
+ * stands in brackets, `@NAME` is the abstract name `\\0NAME` (Linux).
  *
- * @param text `PATH`, `PORT`, `ADDRESS:PORT` or `[ADDRESS]:PORT`
+ * @param text `PATH`, `PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `@NAME`
  * @throws RangeError for anything else
  */
 export function canonicalAddress(text: string): string {
+  if (isAbstractName(text)) return text
   if (text.includes('/')) return resolve(text)
   const { host, port } = splitAddress(text)
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
@@ -52,6 +53,10 @@ export class ListeningSocket {
    */
   static async open(text: string): Promise<ListeningSocket> {
     const address = canonicalAddress(text)
+    if (isAbstractName(address)) {
+      const name = `\0${address.slice(1)}`
+      return new ListeningSocket(listenAt(name), address)
+    }
     if (isPath(address)) {
       return new ListeningSocket(listenAt(address), address)
     }
@@ -73,14 +78,19 @@ export class ListeningSocket {
 }
 
 function isPath(address: string): boolean {
-  return address.includes('/')
+  return address.includes('/') && !isAbstractName(address)
+}
+
+function isAbstractName(address: string): boolean {
+  return address.startsWith('@')
 }
 
 function splitAddress(text: string): { host: string; port: number } {
   const match = /^(?:(?:\[(.+)\]|([^:]+)):)?(\d{1,5})$/.exec(text)
   if (match === null) {
     throw new RangeError(
-      `Expected PORT, ADDRESS:PORT, [ADDRESS]:PORT or a path, got ${text}`,
+      'Expected PORT, ADDRESS:PORT, [ADDRESS]:PORT, @NAME or a path with a ' +
+        `slash, got ${text}`,
     )
   }
   return { host: match[1] ?? match[2] ?? LOOPBACK, port: Number(match[3]) }

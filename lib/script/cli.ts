@@ -134,8 +134,8 @@ export function ownPeer(conn: UnixConn): Credentials {
  * A second signal of the same kind ends the process at once, as it would have
  * without this.
  */
-export function onStop(stop: () => void): void {
+export function onStop(stop: (signal: NodeJS.Signals) => void): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => stop())
+    process.once(signal, () => stop(signal))
   }
 }

@@ -1,14 +1,15 @@
 // examples/socket-activation/, as a user runs it: our activator and systemd's,
 // our service and others. Linux has /proc, where the tests look.
 
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { request } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
-
 import { listenFds } from '../../examples/socket-activation/listen-fds.ts'
+import { connect as connectUnix, type UnixConn } from '../../lib/index.ts'
 import {
   missing,
   openFds,
@@ -331,6 +332,157 @@ t.test('activate.ts ends as its command does', async (t) => {
   }
 })
 
+/** Starts `command` for one client of an abstract name; its lines. */
+async function printedBy(
+  t: Test,
+  activate: readonly string[],
+  name: string,
+  command: readonly string[],
+): Promise<string[]> {
+  const running = new Running(t, [...activate, '-l', `@${name}`, ...command])
+  await running.printed(/Server ready|Listening on/)
+  const client = await unixClient(t, `\0${name}`)
+  t.equal((await running.exit).code, 0)
+  client.close()
+  return running.stdout.split('\n')
+}
+
+async function unixClient(t: Test, name: string): Promise<UnixConn> {
+  const client = await connectUnix(name)
+  t.teardown(() => client.close())
+  return client
+}
+
+t.test(
+  'activate.ts gives COMMAND what systemd-socket-activate gives it',
+  { skip: missing('systemd-socket-activate') },
+  async (t) => {
+    // -E of what is not set makes it empty there, and leaves it out here. Old
+    // versions of systemd's do not keep NO_COLOR.
+    const options = ['--fdname', 'one', '-E', 'GIVEN=a b', '-E', 'KEPT']
+    const env = ['env', '-u', 'NO_COLOR', '-u', 'COLORTERM', 'KEPT=yes']
+    const variables = async (tool: string[]): Promise<string[]> => {
+      const name = `fdpass-${process.pid}`
+      const activate = [...env, ...tool]
+      const lines = await printedBy(t, activate, name, [...options, 'env'])
+      return lines
+        .filter((line) => /^\w+=/.test(line))
+        .map((line) => line.replace(/^(LISTEN_PID)=\d+$/, '$1'))
+        .sort()
+    }
+    const theirs = await variables(['systemd-socket-activate'])
+    t.strictSame(await variables(script(ACTIVATE)), theirs)
+    t.match(theirs.join(), /GIVEN=a b,.*KEPT=yes,LISTEN_FDNAMES=one,LISTEN_FDS/)
+  },
+)
+
+t.test('activate.ts gives COMMAND the limit it was started with', async (t) => {
+  const name = `fdpass-${process.pid}`
+  // No shell is left between this limit and activate.ts, nor its parent's.
+  const limited = ['sh', '-c', 'ulimit -Sn 123; exec "$@"', 'sh']
+  const show = ['sh', '-c', 'echo "soft $(ulimit -Sn)"']
+  const program = [...limited, `./${ACTIVATE}`]
+  const direct = await printedBy(t, program, name, show)
+  t.ok(direct.includes('soft 123'), direct.join())
+  // Called through Node, it takes its parent's.
+  const child = ['sh', '-c', 'ulimit -Sn 124; "$@"; exit $?', 'sh']
+  const lines = await printedBy(t, [...child, ...script(ACTIVATE)], name, show)
+  t.ok(lines.includes('soft 124'), lines.join())
+})
+
+t.test('activate.ts gives all sockets the only name', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const options = ['-l', path, '--fdname', 'x', 'env']
+  const lines = await printedBy(
+    t,
+    script(ACTIVATE),
+    `fdpass-${process.pid}`,
+    options,
+  )
+  t.ok(lines.includes('LISTEN_FDNAMES=x:x'), lines.join())
+})
+
+t.test('activate.ts --inetd makes the connection 0 and 1', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const command = ['sh', '-c', 'cat; echo "$LISTEN_FDS$LISTEN_PID."']
+  const running = activator(t, '-l', path, '-a', '--inetd', ...command)
+  await running.printed(/Server ready/)
+  const client = await dial(path)
+  client.end('hello\n')
+  t.equal(await textOf(client), 'hello\n.\n')
+  running.child.kill('SIGTERM')
+  t.equal((await running.exit).code, 0)
+})
+
+t.test('activate.ts --inetd passes the listening socket', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const show = 'ls -l /proc/self/fd >&2'
+  const running = activator(t, '-l', path, '--inetd', 'sh', '-c', show)
+  await running.printed(/Server ready/)
+  const client = await dial(path)
+  t.teardown(() => client.destroy())
+  await running.printed(/ 0 -> (socket:\S+)[\s\S]* 1 -> \1/)
+  t.equal((await running.exit).code, 0)
+})
+
+t.test(
+  'activate.ts --datagram leaves the first datagram to COMMAND',
+  { skip: missing('python3') },
+  async (t) => {
+    const read = 'import socket; print(socket.socket(fileno=3).recv(100))'
+    const port = await freePort()
+    const command = ['python3', '-c', read]
+    const running = activator(t, '-d', '-l', `[::1]:${port}`, ...command)
+    await running.printed(/Server ready on \[::1\]:\d+/)
+    const sender = createSocket('udp6')
+    t.teardown(() => sender.close())
+    sender.send('first', port, '::1')
+    await running.printed(/^b'first'$/m)
+    t.equal((await running.exit).code, 0)
+  },
+)
+
+t.test('activate.ts passes on what it was given, without names', async (t) => {
+  const outer = join(temporaryFolder(t), 'a.sock')
+  const inner = `fdpass-${process.pid}`
+  const show = 'env; ls -l /proc/self/fd; exec 0<&3; exit 9'
+  const nested = [...script(ACTIVATE), '-l', `@${inner}`, 'sh', '-c', show]
+  const options = ['-E', 'HOME', '--fdname', 'outer', '-l', outer]
+  const running = activator(t, ...options, ...nested)
+  await running.printed(/Server ready/)
+  const client = await dial(outer)
+  t.teardown(() => client.destroy())
+  // The connection that woke the first activator wakes the second, too.
+  await running.printed(/Server ready on fd 3, @/)
+  t.equal((await running.exit).code, 9)
+  t.match(running.stdout, /^LISTEN_FDS=2$/m)
+  t.match(running.stdout, / 3 -> socket:[\s\S]* 4 -> socket:/)
+  t.notMatch(running.stdout, /LISTEN_FDNAMES/)
+})
+
+t.test(
+  'activate.ts --accept outlives a COMMAND that cannot start',
+  async (t) => {
+    const path = join(temporaryFolder(t), 'a.sock')
+    const running = new Running(
+      t,
+      script(ACTIVATE, '-l', path, '--accept', 'cat'),
+      { env: plainEnv({ PATH: '/nowhere' }) },
+    )
+    await running.printed(/Server ready/)
+    const before = await settledFds(running.pid)
+    for (let count = 1; count <= 2; count++) {
+      t.equal(await textOf(await dial(path)), '', 'hung up on')
+      await running.printed(
+        new RegExp(`(Could not start COMMAND: .*true[\\s\\S]*){${count}}`),
+      )
+    }
+    t.strictSame(await settledFds(running.pid), before)
+    running.child.kill('SIGTERM')
+    t.strictSame(await running.exit, { code: 0, signal: null })
+  },
+)
+
 t.test("activate.ts leaves COMMAND's options to COMMAND", async (t) => {
   const path = join(temporaryFolder(t), 'a.sock')
   const command = [
@@ -381,12 +533,27 @@ t.test('activate.ts leaves nothing behind if it cannot listen', async (t) => {
 
 t.test('activate.ts says what is wrong with its command line', async (t) => {
   const wrong: [string[], RegExp][] = [
-    [['--', 'cat'], /Expected -l ADDRESS, got none/],
+    [['--', 'cat'], /Expected -l ADDRESS, or sockets passed in, got none/],
     [['-l', '80'], /Expected COMMAND, got none/],
     [['-x', '-l', '80', 'cat'], /Unknown option '-x'/],
-    [['-l', 'web', '--', 'cat'], /Expected PORT, .* or a path, got web/],
-    [['-l', '1', '--fdname', 'a:b', '--', 'cat'], /Expected 1 names .* got 2/],
+    [
+      ['-l', 'web', '--', 'cat'],
+      /Expected PORT, .* or a path with a slash, got web/,
+    ],
+    [
+      ['-l', '1', '--fdname', 'a:b', '--', 'cat'],
+      /Expected 1 name in --fdname, got 2/,
+    ],
     [['-l', '1', '-E', '=x', '--', 'cat'], /Expected -E NAME or .* got =x/],
+    [['-l', '1', '-E', 'LISTEN_FDNAMES', 'cat'], /Expected -E without LISTEN_/],
+    [['-l', '1', '--fdname', 'é', 'cat'], /Expected --fdname in ASCII/],
+    [['-l', '1', '-a', '-d', 'cat'], /Expected --accept or --datagram/],
+    [
+      ['-l', '1', '-l', '2', '--inetd', 'cat'],
+      /one socket with --inetd, got 2/,
+    ],
+    [['-l', './a', '-d', 'cat'], /Expected PORT or ADDR:PORT with --datagram/],
+    [['-l', '1', 'a=b'], /Expected COMMAND without '=', got a=b/],
   ]
   const help = run(t, script(ACTIVATE, '--help'))
   const check = async ([args, expected]: [string[], RegExp]) => {

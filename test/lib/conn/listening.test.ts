@@ -10,6 +10,7 @@ import {
   canonicalAddress,
   ListeningSocket,
 } from '../../../lib/conn/listening.ts'
+import { connect as connectUnix } from '../../../lib/index.ts'
 import { duplicate } from '../../../lib/socket/unix.ts'
 import { leakFree, openFds, temporaryFolder } from '../../support.ts'
 
@@ -41,11 +42,26 @@ t.test('canonicalAddress() gives each address one spelling', async (t) => {
     ['[::1]:80', '[::1]:80'],
     ['/run/web.sock', '/run/web.sock'],
     ['/run//x/../web.sock', '/run/web.sock'],
-    ['../../web.sock', resolve('web.sock')],
+    ['./web.sock', resolve('web.sock')],
+    ['@web', '@web'],
+    ['@web/1', '@web/1'],
   ] as const) {
     t.equal(canonicalAddress(text), expected)
     t.equal(canonicalAddress(expected), expected)
   }
+})
+
+leakFree('open() listens on an abstract name, without a file', async (t) => {
+  // systemd's spelling: the kernel's name begins with a zero byte instead.
+  const name = `fdpass/${process.pid}`
+  const socket = await ListeningSocket.open(`@${name}`)
+  t.equal(socket.address, `@${name}`)
+  const conn = await connectUnix(`\0${name}`)
+  t.equal(conn.peerCredentials().pid, process.pid)
+  conn.close()
+  socket.unlink()
+  socket.close()
+  await t.rejects(connectUnix(`\0${name}`), { code: 'ECONNREFUSED' })
 })
 
 t.test('canonicalAddress() refuses what is none', async (t) => {
