@@ -1,8 +1,8 @@
 // A connected Unix stream socket whose messages may carry file descriptors.
 // What cannot be done at once waits in line (sender.ts, receiver.ts) without
-// blocking anybody. Open unix(7), sendmsg(2) and recvmsg(2) beside it.
+// blocking the event loop. Open unix(7), sendmsg(2) and recvmsg(2) beside it.
 
-import type { Outgoing, Received } from '../message.ts'
+import type { Received } from '../message.ts'
 import {
   type Credentials,
   checkUnixStream,
@@ -11,17 +11,20 @@ import {
   setCloseOnExec,
 } from '../socket/unix.ts'
 import { Watcher } from '../wait/watcher.ts'
-import { takeRights } from './received.ts'
-import { type Limits, Receiver } from './receiver.ts'
-import { prepare, prepareRights, Sender } from './sender.ts'
+import {
+  type Limits,
+  limitsOf,
+  prepare,
+  prepareRights,
+  type ReceiveOptions,
+  takeRights,
+} from './checks.ts'
+import { Receiver } from './receiver.ts'
+import { Sender } from './sender.ts'
 
-export type ReceiveOptions = {
-  /** Most bytes of data to receive, 65536 unless given. */
-  readonly maxBytes?: number
-  /** Most descriptors to accept, any number unless given. */
-  readonly maxFds?: number
-}
+export type { ReceiveOptions } from './checks.ts'
 
+/** Bytes, and the descriptors that came with them: the caller's to close. */
 export type ReceivedFds = { readonly data: Buffer; readonly fds: number[] }
 
 export class UnixConn {
@@ -67,21 +70,28 @@ export class UnixConn {
    * `control` open, and `data` as it is, until this resolves; then close your
    * copies of what you gave away.
    *
+   * Each call stands alone: where one is rejected for its own sake (EBADF,
+   * ETOOMANYREFS, data detached), nothing of it was sent, and those behind it
+   * are sent all the same. A caller whose messages depend on each other awaits
+   * each, or uses an FdStream. Where a message was cut by a failure (EPIPE),
+   * all that follow are rejected with the same error; receiving goes on.
+   *
    * @param control control messages, such as `unixRights(fd)`. Descriptors
    * need at least one byte of data to ride on
    * @returns resolved when the kernel has taken every byte, not when the peer
    * has read them
    * @throws TypeError, RangeError at once, with nothing sent
    * @throws Error EBADF if a descriptor is not open; ETOOMANYREFS if too many
-   * are on their way, after which the connection still works; EPIPE if the
-   * peer is gone
+   * are in flight, after which the connection still works; EPERM if the peer
+   * takes no descriptors (SO_PASSRIGHTS); EPIPE if the peer is gone
    */
   sendmsg(data: string | Uint8Array, control?: Uint8Array): Promise<void> {
-    return this.#send(prepare(data, control))
+    return this.#sender.send(prepare(data, control))
   }
 
   /**
-   * recvmsg(2). Calls are served in order. The descriptors in `control` are
+   * recvmsg(2), once, with a buffer of `maxBytes`. Calls are served in order,
+   * and nothing is read ahead of them. The descriptors in `control` are
    * close-on-exec and belong to the caller, who must close each.
    *
    * Bytes and descriptors are not one packet. On Linux the data may begin with
@@ -93,8 +103,8 @@ export class UnixConn {
    * @throws Error ERR_FDS_TRUNCATED if descriptors were lost on their way in,
    * as this process has no room for more (RLIMIT_NOFILE); ERR_TOO_MANY_FDS for
    * more than `maxFds`. Those that came are closed, `data` of the error holds
-   * the bytes, and the connection still works. ECONNRESET if the peer went
-   * away with bytes of ours unread
+   * the bytes, and the connection still works. ABORT_ERR once `signal` is
+   * aborted. ECONNRESET if the peer went away with bytes of ours unread
    */
   recvmsg(options: ReceiveOptions = {}): Promise<Received | null> {
     return this.#receiver.receive(limitsOf(options))
@@ -106,42 +116,72 @@ export class UnixConn {
    */
   sendFds(data: string | Uint8Array, fds: readonly number[]): Promise<void> {
     if (fds.length === 0) return this.sendmsg(data)
-    return this.#send(prepareRights(data, fds))
+    return this.#sender.send(prepareRights(data, fds))
   }
 
   /**
    * recvmsg, taken apart: the caller owns `fds`, which may be empty, and must
-   * close each. Control messages of other types are passed over, and what
-   * descriptor they bring (SCM_PIDFD) is closed.
+   * close each. Control messages of other types are passed over; the descriptor
+   * that one of them may bring (SCM_PIDFD) is closed, and does not count.
+   *
+   * @returns and throws as recvmsg does
+   * @example
+   * const message = await conn.recvFds({ maxFds: 1 })
+   * if (message === null) throw new Error('The peer has hung up')
+   * const [fd] = message.fds
+   * if (fd !== undefined) readableFrom(fd).pipe(process.stdout)
    */
   async recvFds(options: ReceiveOptions = {}): Promise<ReceivedFds | null> {
-    const { maxBytes, maxFds } = limitsOf(options)
-    // takeRights counts them, so the receiver need not.
-    const limits = { maxBytes, maxFds: Number.POSITIVE_INFINITY }
-    const arrived = this.#receiver.arrived(limits)
-    const message = arrived ?? (await this.#receiver.receive(limits))
-    if (message === null) return null
-    const { data, control } = message
-    if (control.length === 0) return { data, fds: [] }
-    return { data, fds: takeRights(message, maxFds) }
+    return this.#recvFds(limitsOf(options), false)
   }
 
-  /** Who is at the other end: see `peerCredentials` in socket.ts. */
+  /**
+   * All that arrives until the end of file, or until the connection is closed,
+   * as recvFds gives it. For an owner who takes whatever comes: after the
+   * first message several are received in one system call, ahead of the loop.
+   *
+   * A loop that is left (break, return, throw) leaves the connection open. What
+   * was read ahead by then is delivered to the next receiver, before all else
+   * and each message whole, even if that is more than its `maxBytes`.
+   *
+   * @throws Error as recvmsg does
+   */
+  async *messages(
+    options: ReceiveOptions = {},
+  ): AsyncGenerator<ReceivedFds, void, void> {
+    const limits = limitsOf(options)
+    let message = await this.#recvFds(limits, false)
+    while (message !== null) {
+      yield message
+      message = await this.#recvFds(limits, true)
+    }
+  }
+
+  /** `for await (const { data, fds } of conn)`: messages() without limits. */
+  [Symbol.asyncIterator](): AsyncGenerator<ReceivedFds, void, void> {
+    return this.messages()
+  }
+
+  /** Who is at the other end: see `peerCredentials` in socket/unix.ts. */
   peerCredentials(): Credentials {
     return peerCredentials(this.#fd)
   }
 
   /**
-   * Closes the socket, and what was received for a call that never came.
-   * Waiting receivers get null, waiting senders an error. Closing again does
-   * nothing.
+   * Closes the socket, and what was read ahead. Waiting receivers get null,
+   * waiting senders an error. Closing again does nothing.
    */
   close(): void {
     if (this.#fd < 0) return
     this.#fd = -1
-    this.#sender.close(closedError)
+    this.#sender.close()
     this.#watcher.close()
     this.#receiver.close()
+  }
+
+  /** close(), for `using conn = await connect(path)`. */
+  [Symbol.dispose](): void {
+    this.close()
   }
 
   /** A waiting receiver keeps the process alive. It does so unless unref'd. */
@@ -155,9 +195,15 @@ export class UnixConn {
     return this
   }
 
-  #send(message: Outgoing): Promise<void> {
-    if (this.#fd < 0) return Promise.reject(closedError())
-    return this.#sender.send(message)
+  async #recvFds(
+    limits: Limits,
+    readsAhead: boolean,
+  ): Promise<ReceivedFds | null> {
+    // takeRights counts, as it alone can tell the rights from a pidfd.
+    const any = { ...limits, maxFds: Number.POSITIVE_INFINITY }
+    const message = await this.#receiver.receive(any, readsAhead)
+    if (message === null) return null
+    return { data: message.data, fds: takeRights(message, limits.maxFds) }
   }
 }
 
@@ -165,26 +211,4 @@ export class UnixConn {
 export function socketpair(): [UnixConn, UnixConn] {
   const [one, other] = newSocketpair()
   return [new UnixConn(one), new UnixConn(other)]
-}
-
-function closedError(): Error {
-  return Object.assign(new Error('The connection is closed'), {
-    code: 'ERR_SOCKET_CLOSED',
-    syscall: 'sendmsg',
-  })
-}
-
-function limitsOf(options: ReceiveOptions): Limits {
-  const { maxBytes = 65536, maxFds = Number.POSITIVE_INFINITY } = options
-  checkCount('maxBytes', maxBytes, 1)
-  if (maxFds !== Number.POSITIVE_INFINITY) checkCount('maxFds', maxFds, 0)
-  return { maxBytes, maxFds }
-}
-
-function checkCount(name: string, value: number, least: number): void {
-  if (!Number.isSafeInteger(value) || value < least) {
-    throw new RangeError(
-      `Expected ${name} as an integer from ${least}, got ${String(value)}`,
-    )
-  }
 }

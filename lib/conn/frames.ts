@@ -10,12 +10,11 @@
 // piece with lines that were sent before its own (Linux) or after it (macOS,
 // FreeBSD). So bytes and descriptors are collected apart, and matched by count.
 
-import { closeSync } from 'node:fs'
-
+import { closeAll } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 
 export type Frame = {
-  /** What was sent: a peer's word, not yet looked at. */
+  /** What the peer sent: an object, of which nothing else is checked. */
   readonly value: Readonly<Record<string, unknown>>
   /** The caller owns each, and must close it. */
   readonly fds: number[]
@@ -26,6 +25,8 @@ export type FrameOptions = {
   readonly maxFds?: number
   /** Most bytes of a line, 4096 unless given. */
   readonly maxBytes?: number
+  /** Ends the wait for a frame, and the frames, with an AbortError. */
+  readonly signal?: AbortSignal | undefined
 }
 
 const NEWLINE = 10
@@ -41,23 +42,31 @@ export function sendFrame(
 }
 
 /**
- * The peer's frames, until it hangs up or the connection is closed. The next
- * one is received when it is asked for: a peer that sends faster than it is
- * served has to wait.
+ * The peer's frames, until it hangs up or the connection is closed. A peer that
+ * sends faster than it is served has to wait: not more than 64 messages are
+ * received ahead (see UnixConn.messages).
+ *
+ * Leaving the loop leaves the connection open, but drops what has arrived of
+ * later frames in the same piece of bytes, and closes their descriptors. A
+ * conversation that goes on keeps its generator, and calls next().
  *
  * @throws Error as conn.recvFds() does, and for what is no frame. The
  * descriptors that came are closed, and what follows would make no sense
+ * @example
+ * for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
+ *   const [fd] = fds
+ *   if (fd !== undefined) readableFrom(fd).pipe(process.stdout)
+ *   await sendFrame(conn, { ok: value.wanted === 'file' })
+ * }
  */
 export async function* framesOf(
   conn: UnixConn,
-  { maxFds = 0, maxBytes = 4096 }: FrameOptions = {},
+  { maxFds = 0, maxBytes = 4096, signal }: FrameOptions = {},
 ): AsyncGenerator<Frame, void, void> {
   const fds: number[] = []
   let bytes = Buffer.alloc(0)
   try {
-    for (;;) {
-      const message = await conn.recvFds({ maxFds })
-      if (message === null) break
+    for await (const message of conn.messages({ maxFds, signal })) {
       fds.push(...message.fds)
       bytes = Buffer.concat([bytes, message.data])
       for (;;) {
@@ -76,7 +85,7 @@ export async function* framesOf(
       throw new Error(`Expected a line, got its first ${bytes.length} bytes`)
     }
   } finally {
-    for (const fd of fds) closeSync(fd)
+    closeAll(fds)
   }
 }
 

@@ -1,146 +1,174 @@
-// The receiving half of a connection: calls in line, messages that arrived
-// ahead of them, and the limits that each call sets.
+// The receiving half of a connection. Calls are served in order, each with the
+// limits that it came with; a call for which nothing has arrived waits.
+//
+// A call that says how much it wants gets one recvmsg(2) of exactly that size.
+// Only calls that take whatever comes (see `readsAhead`) are served from
+// batches, because what recvmsg has taken out of the socket cannot be cut where
+// a later, smaller call would have cut it: bytes of several messages have run
+// together by then, and nothing tells to which of them a descriptor belongs.
 
 import { constants } from 'node:os'
 
 import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
-import { type Received, receiveNow } from '../message.ts'
+import { MAX_BATCH, type Received, receiveNow } from '../message.ts'
+import { countDescriptors } from '../parse.ts'
 import { descriptorLimit } from '../socket/unix.ts'
-import { Vigil } from '../wait/busy-poll.ts'
+import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
-import { Pace } from './batch-size.ts'
-import { closeAll, isEnd, mostFds, problemWith } from './received.ts'
-
-/** What one call accepts. */
-export type Limits = { readonly maxBytes: number; readonly maxFds: number }
+import {
+  checkReceived,
+  closeDescriptorsOf,
+  isEnd,
+  type Limits,
+} from './checks.ts'
 
 type Waiting = Limits & {
+  readonly readsAhead: boolean
   readonly resolve: (message: Received | null) => void
-  readonly reject: (reason: Error) => void
+  readonly reject: (reason: unknown) => void
 }
 
-/** Calls in one turn of the event loop: a flood must not hold up the others. */
-const CALLS_PER_TURN = 64
+/** Most messages in one turn of the event loop, so that others get theirs. */
+const MESSAGES_PER_TURN = 64
 
 const EAGAIN = -constants.errno.EAGAIN
 
-// Descriptors that all connections together have received ahead. Were there no
-// bound, peers that send faster than they are served could use up the table.
-let aheadOfAll = 0
+// Descriptors that all connections of the process together have read ahead.
+let fdsAhead = 0
 
 export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
-  readonly #vigil = new Vigil()
-  readonly #pace = new Pace()
   readonly #waiting: Waiting[] = []
-  /** Received, and not asked for yet: the next one stands last. */
-  #ahead: Received[] = []
+  /** Read ahead, and not asked for yet: the oldest first. */
+  readonly #ahead: Received[] = []
+  /** How many messages the next call that reads ahead asks for. */
+  #batchSize = 1
   #ended = false
-  #calls = 0
+  #receivedInTurn = 0
 
   constructor(fd: number, watcher: Watcher) {
     this.#fd = fd
     this.#watcher = watcher
   }
 
-  receive({ maxBytes, maxFds }: Limits): Promise<Received | null> {
+  /**
+   * The next message, null at the end of file.
+   *
+   * @param readsAhead whether more messages than this one may be taken from the
+   * socket. Whichever call comes next gets them, each of them whole
+   */
+  receive(limits: Limits, readsAhead = false): Promise<Received | null> {
+    const { maxBytes, maxFds, signal } = limits
+    if (signal?.aborted) return Promise.reject(abortError(signal))
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ maxBytes, maxFds, resolve, reject })
+      const call = { maxBytes, maxFds, signal, readsAhead, resolve, reject }
+      this.#waiting.push(signal ? this.#abortable(call, signal) : call)
       this.#serve()
     })
   }
 
-  /** The next message, if it is here already and nobody waits for it. */
-  arrived(limits: Limits): Received | undefined {
-    return this.#waiting.length > 0 ? undefined : this.#take(limits)
-  }
-
-  /** The watcher's news. */
+  /** To be called when the socket can be read, or cannot be waited for. */
   readable(failure?: Error): void {
     if (failure) this.#waiting.shift()?.reject(failure)
-    this.#pace.news()
-    this.#calls = 0
-    this.#vigil.end(performance.now())
+    this.#receivedInTurn = 0
     this.#serve()
   }
 
   close(): void {
     this.#ended = true
     for (const message of this.#ahead.splice(0)) {
-      aheadOfAll -= mostFds(message)
-      closeAll(message)
+      fdsAhead -= countDescriptors(message.control)
+      closeDescriptorsOf(message)
     }
     this.#serve()
   }
 
+  // An abort takes the call out of the line before anything was received for
+  // it, so that nothing is lost: the next call gets what arrives.
+  #abortable(call: Waiting, signal: AbortSignal): Waiting {
+    const abort = (): void => {
+      this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
+      call.reject(abortError(signal))
+      this.#serve()
+    }
+    const settled = (): void => signal.removeEventListener('abort', abort)
+    const waiting: Waiting = {
+      ...call,
+      resolve: (message) => {
+        settled()
+        call.resolve(message)
+      },
+      reject: (reason) => {
+        settled()
+        call.reject(reason)
+      },
+    }
+    signal.addEventListener('abort', abort, { once: true })
+    return waiting
+  }
+
+  // Runs in callbacks of the event loop, where nobody could catch an error: all
+  // of them go to the call that they arose for.
   #serve(): void {
     for (;;) {
-      const caller = this.#waiting[0]
-      if (caller === undefined) return this.#watcher.rest()
-      if (this.#ahead.length === 0 && !this.#ended) {
-        if (!this.#fetch(caller)) return this.#wait()
-        continue
-      }
-      this.#waiting.shift()
+      const call = this.#waiting[0]
+      if (call === undefined) return this.#watcher.rest()
       try {
-        caller.resolve(this.#take(caller) ?? null)
+        const message = this.#next(call)
+        if (message === undefined) return this.#watcher.watch()
+        if (message) checkReceived(message, call.maxFds)
+        this.#waiting.shift()
+        call.resolve(message)
       } catch (error) {
-        caller.reject(error as Error)
+        this.#waiting.shift()
+        call.reject(error)
       }
     }
   }
 
-  #wait(): void {
-    this.#watcher.watch()
-    this.#vigil.begin(performance.now())
-  }
+  // Undefined if the watcher has to tell when to try again.
+  #next({ maxBytes, readsAhead }: Waiting): Received | null | undefined {
+    const early = this.#ahead.shift()
+    if (early) {
+      fdsAhead -= countDescriptors(early.control)
+      return early
+    }
+    if (this.#ended) return null
+    if (this.#receivedInTurn >= MESSAGES_PER_TURN) return undefined
 
-  // One system call. False if the watcher has to be waited for.
-  #fetch(caller: Waiting): boolean {
-    if (this.#calls === CALLS_PER_TURN) return false
-    const count = Math.min(this.#pace.next(), allowance())
-    if (count === 0) return false
-    this.#calls++
-    const result = receiveNow(this.#fd, caller.maxBytes, count)
+    const count = readsAhead ? Math.min(this.#batchSize, batchLimit()) : 1
+    const result = receiveNow(this.#fd, maxBytes, count)
     if (result === EAGAIN) {
-      this.#pace.came(count, 0)
-      return false
+      // The first message after a wait is taken alone again, so that an owner
+      // who leaves after it can hand the socket on with nothing lost.
+      this.#batchSize = 1
+      return undefined
     }
-    if (typeof result === 'number') {
-      this.#waiting.shift()?.reject(systemError('recvmsg', result))
-      return true
-    }
-    const end = result.findIndex(isEnd) // all that follow it are the same
-    this.#ended = end >= 0
-    if (this.#ended) result.splice(end)
-    for (const message of result) aheadOfAll += mostFds(message)
-    this.#ahead = result.reverse()
-    this.#pace.came(count, result.length)
-    return true
+    if (typeof result === 'number') throw systemError('recvmsg', result)
+    this.#receivedInTurn += result.length
+    this.#batchSize = Math.min(2 * result.length, MAX_BATCH)
+    return this.#keep(result)
   }
 
-  #take({ maxBytes, maxFds }: Limits): Received | undefined {
-    const message = this.#ahead.pop()
-    if (message === undefined) return undefined
-    aheadOfAll -= mostFds(message)
-    const problem = problemWith(message, maxFds)
-    if (problem) {
-      closeAll(message)
-      throw problem
+  // The first of them, or null if it is the end; the others are kept.
+  #keep(messages: Received[]): Received | null {
+    const end = messages.findIndex(isEnd) // all that follow it are the same
+    if (end >= 0) {
+      this.#ended = true
+      messages.splice(end)
     }
-    if (message.data.length <= maxBytes) return message
-    // Received for a call that asked for more: the rest stays for the next.
-    const { data, control, flags } = message
-    const rest = data.subarray(maxBytes)
-    this.#ahead.push({ data: rest, control: Buffer.alloc(0), flags })
-    return { data: data.subarray(0, maxBytes), control, flags }
+    const [first = null, ...others] = messages
+    for (const message of others) fdsAhead += countDescriptors(message.control)
+    this.#ahead.push(...others)
+    return first
   }
 }
 
-// At most half of the process's descriptors, should every message be full.
-function allowance(): number {
-  const free = descriptorLimit() / 2 - aheadOfAll
+// Were every message full, at most half of the process's descriptors are read
+// ahead: peers that send faster than they are served could use up the table.
+function batchLimit(): number {
+  const free = descriptorLimit() / 2 - fdsAhead
   return Math.max(1, Math.floor(free / host.maxFds))
 }

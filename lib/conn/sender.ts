@@ -2,44 +2,37 @@
 // two ways to wait when the socket is full.
 
 import { constants } from 'node:os'
-import { buildRights } from '../cmsg.ts'
 import { type Abi, host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
-import {
-  CONTROL_ROOM,
-  maxFdsPerMessage,
-  type Outgoing,
-  sendNow,
-} from '../message.ts'
-import { isRights, parseControlMessages, parseUnixRights } from '../parse.ts'
+import { MAX_BATCH, type Outgoing, sendNow } from '../message.ts'
+import { shutdownWriting } from '../socket/unix.ts'
 import { whenRoom } from '../wait/room.ts'
 import type { Watcher } from '../wait/watcher.ts'
 
 type Waiting = Outgoing & {
+  /** Of the data at the time of the call, in bytes. */
+  readonly dataLength: number
   readonly resolve: () => void
   readonly reject: (reason: Error) => void
 }
 
 const { EAGAIN, ENOBUFS, EMSGSIZE } = constants.errno
 
-const NOTHING = Buffer.alloc(0)
-
-/** As many descriptors as a message can carry on every platform. */
-const SURE_TO_FIT = 252
-
-/** Calls in one turn of the event loop: a flood must not hold up the others. */
+/** System calls in one turn of the event loop, so that others get theirs. */
 const CALLS_PER_TURN = 64
 
 export class Sender {
   readonly #fd: number
   readonly #watcher: Watcher
   readonly #queue: Waiting[] = []
-  /** Somebody will call #flush: a microtask, or who waits for room. */
+  /** A call of #flush is under way, or will come. */
   #busy = false
   #calls = 0
   /** How often in a row there was no room. */
   #tries = 0
   #stopWaiting: () => void = () => {}
+  /** Why nothing can be sent any more. */
+  #failure: Error | undefined
 
   constructor(fd: number, watcher: Watcher) {
     this.#fd = fd
@@ -47,24 +40,37 @@ export class Sender {
   }
 
   send({ data, control }: Outgoing): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure)
+    const dataLength = data.length
     return new Promise((resolve, reject) => {
-      this.#queue.push({ data, control, resolve, reject })
+      this.#queue.push({ data, control, dataLength, resolve, reject })
       // All that is sent within one turn goes out together.
       if (!this.#busy) queueMicrotask(() => this.#flush())
       this.#busy = true
     })
   }
 
-  close(reason: () => Error): void {
+  /** Rejects what was not sent yet, and all that would be sent later. */
+  close(reason: Error = closedError()): void {
     this.#stopWaiting()
-    for (const { reject } of this.#queue.splice(0)) reject(reason())
+    this.#failure = reason
+    for (const { reject } of this.#queue.splice(0)) reject(reason)
   }
 
+  // Called by the event loop, where nobody could catch an error: each goes to
+  // the send that it arose for.
   #flush(): void {
     this.#busy = true
     while (this.#queue.length > 0) {
       if (this.#calls++ === CALLS_PER_TURN) return this.#yield()
-      const sent = sendNow(this.#fd, this.#queue)
+      const batch = this.#queue.slice(0, MAX_BATCH)
+      const changed = batch.findIndex(hasChanged)
+      if (changed === 0) {
+        this.#queue.shift()?.reject(dataChanged(batch[0]))
+        continue
+      }
+      const intact = changed < 0 ? batch : batch.slice(0, changed)
+      const sent = sendNow(this.#fd, intact)
       if (typeof sent === 'number') {
         if (!this.#fail(-sent)) return
       } else {
@@ -77,21 +83,31 @@ export class Sender {
 
   // `length` bytes of the first message are gone, and with the first of them
   // the descriptors: what is left is bytes alone, for the watcher to write.
+  // They are copied: libuv reads them later, whatever became of the caller's.
   #advance(length: number): boolean {
     const first = this.#queue[0]
-    if (first && length < first.data.length) {
-      const rest = first.data.subarray(length)
-      this.#watcher.write(rest, (error) => this.#settle(error))
+    if (first && length < first.dataLength) {
+      const rest = Buffer.from(first.data.subarray(length))
+      this.#watcher.write(rest, (error) => this.#written(error))
       return false
     }
     this.#queue.shift()?.resolve()
     return true
   }
 
-  #settle(error: Error | null | undefined): void {
-    const first = this.#queue.shift()
-    if (error) first?.reject(error)
-    else first?.resolve()
+  // After a failure the peer has a part of a message. Whatever followed would
+  // be taken for the rest of it, so nothing does. The peer is told by the end
+  // of file; what it has sent can still be received.
+  #written(error: Error | null | undefined): void {
+    if (this.#failure) return // closed, and the descriptor with it
+    if (error) {
+      this.close(error)
+      try {
+        shutdownWriting(this.#fd)
+      } catch {} // ENOTCONN of macOS: the peer is gone, and needs no telling
+      return
+    }
+    this.#queue.shift()?.resolve()
     this.#flush()
   }
 
@@ -104,7 +120,12 @@ export class Sender {
     }
     if (!hasControl) return this.#advance(0)
     // The message goes again as it is, descriptors included.
-    this.#stopWaiting = whenRoom(this.#fd, this.#tries++, () => this.#flush())
+    try {
+      this.#stopWaiting = whenRoom(this.#fd, this.#tries++, () => this.#flush())
+    } catch (error) {
+      this.#queue.shift()?.reject(error as Error)
+      return true
+    }
     return false
   }
 
@@ -131,64 +152,22 @@ export function mustWait(
   return errno === EMSGSIZE && hasControl && abi.emsgsizeMeansFull
 }
 
-/**
- * What sendmsg is given, checked and, but for the data, copied.
- *
- * @throws TypeError, RangeError for what the kernel would take and silently
- * send without its descriptors, or refuse with a bare EINVAL
- */
-export function prepare(
-  data: string | Uint8Array,
-  control: Uint8Array = NOTHING,
-): Outgoing {
-  const bytes = bytesOf(data)
-  if (!(control instanceof Uint8Array)) {
-    throw new TypeError(`Expected control as Uint8Array, got ${control}`)
-  }
-  if (control.length === 0) return { data: bytes, control: NOTHING }
-
-  const messages = parseControlMessages(control)
-  if (messages.length === 0 || control.length > CONTROL_ROOM) {
-    throw new RangeError(
-      `Expected control messages of at most ${CONTROL_ROOM} bytes, ` +
-        `got ${control.length} bytes`,
-    )
-  }
-  const rights = messages.filter((message) => isRights(message))
-  const fds = rights.flatMap((message) => parseUnixRights(message))
-  checkRights(bytes, fds.length)
-  // Rights to nothing are no control message: darwin's sendmsg wants none.
-  const isEmpty = fds.length === 0 && rights.length === messages.length
-  return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
+// Memory that was transferred to another thread, or resized, has nothing of
+// what was to be sent, or less: a Uint8Array on it shrinks with it.
+function hasChanged({ data, dataLength }: Waiting): boolean {
+  return data.length !== dataLength
 }
 
-/** The same for descriptors alone, of which there is at least one. */
-export function prepareRights(
-  data: string | Uint8Array,
-  fds: readonly number[],
-): Outgoing {
-  const bytes = bytesOf(data)
-  checkRights(bytes, fds.length)
-  return { data: bytes, control: buildRights(fds) }
+function dataChanged(message: Waiting | undefined): Error {
+  return new TypeError(
+    `Expected data of ${message?.dataLength} bytes, as at the call, ` +
+      `got ${message?.data.length}: detached or resized before it was sent`,
+  )
 }
 
-function bytesOf(data: string | Uint8Array): Uint8Array {
-  if (typeof data === 'string') return Buffer.from(data)
-  if (data instanceof Uint8Array) return data
-  throw new TypeError(`Expected data as string or Uint8Array, got ${data}`)
-}
-
-function checkRights(data: Uint8Array, count: number): void {
-  if (count > SURE_TO_FIT && count > maxFdsPerMessage()) {
-    throw new RangeError(
-      `Expected at most ${maxFdsPerMessage()} descriptors in a message, ` +
-        `got ${count}`,
-    )
-  }
-  if (count > 0 && data.length === 0) {
-    throw new RangeError(
-      'Expected at least one byte of data beside the descriptors, got none: ' +
-        'a stream carries descriptors with a byte, and drops them without one',
-    )
-  }
+function closedError(): Error {
+  return Object.assign(new Error('The connection is closed'), {
+    code: 'ERR_SOCKET_CLOSED',
+    syscall: 'sendmsg',
+  })
 }

@@ -1,0 +1,212 @@
+// What goes in and what comes out, checked: arguments before anything is sent
+// or received, messages before they are delivered. Partners: sender.ts and
+// receiver.ts. Open sendmsg(2), recvmsg(2) and unix(7) beside it.
+//
+// The kernel would take some arguments and silently leave the descriptors
+// behind, and refuse others with a bare EINVAL, long after the call.
+
+import { closeSync } from 'node:fs'
+
+import { buildRights } from '../cmsg.ts'
+import { host } from '../layouts.ts'
+import {
+  CONTROL_ROOM,
+  maxFdsPerMessage,
+  type Outgoing,
+  type Received,
+} from '../message.ts'
+import {
+  countDescriptors,
+  descriptorsIn,
+  isRights,
+  parseControlMessages,
+  parseUnixRights,
+  splitDescriptors,
+} from '../parse.ts'
+import { descriptorLimit } from '../socket/unix.ts'
+
+export type ReceiveOptions = {
+  /** Most bytes of data to receive, 65536 unless given. */
+  readonly maxBytes?: number
+  /** Most descriptors that a message may bring, any number unless given. */
+  readonly maxFds?: number
+  /** Ends the wait with an AbortError. Nothing that arrives is lost by it. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/** What one call accepts. */
+export type Limits = {
+  readonly maxBytes: number
+  readonly maxFds: number
+  readonly signal?: AbortSignal | undefined
+}
+
+const NOTHING = Buffer.alloc(0)
+
+/** As many descriptors as a message can carry on every platform. */
+const SURE_TO_FIT = 252
+
+/**
+ * What sendmsg is given, checked and, but for the data, copied.
+ *
+ * @throws TypeError, RangeError for what the kernel would take and silently
+ * send without its descriptors, or refuse with a bare EINVAL
+ */
+export function prepare(
+  data: string | Uint8Array,
+  control: Uint8Array = NOTHING,
+): Outgoing {
+  const bytes = bytesOf(data)
+  if (!(control instanceof Uint8Array)) {
+    throw new TypeError(`Expected control as Uint8Array, got ${control}`)
+  }
+  if (control.length === 0) return { data: bytes, control: NOTHING }
+
+  const messages = parseControlMessages(control)
+  if (messages.length === 0 || control.length > CONTROL_ROOM) {
+    throw new RangeError(
+      `Expected control messages of at most ${CONTROL_ROOM} bytes, ` +
+        `got ${control.length} bytes`,
+    )
+  }
+  const rights = messages.filter((message) => isRights(message))
+  const fds = rights.flatMap((message) => parseUnixRights(message))
+  checkRights(bytes, fds.length)
+  // Rights to nothing are no control message: darwin's sendmsg wants none.
+  const isEmpty = fds.length === 0 && rights.length === messages.length
+  return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
+}
+
+/** The same for descriptors alone, of which there is at least one. */
+export function prepareRights(
+  data: string | Uint8Array,
+  fds: readonly number[],
+): Outgoing {
+  const bytes = bytesOf(data)
+  checkRights(bytes, fds.length)
+  return { data: bytes, control: buildRights(fds) }
+}
+
+function bytesOf(data: string | Uint8Array): Uint8Array {
+  if (typeof data === 'string') return Buffer.from(data)
+  if (data instanceof Uint8Array) {
+    // A detached one says it is empty. It cannot be looked into, and throws.
+    if (data.length === 0) new Uint8Array(data.buffer)
+    return data
+  }
+  throw new TypeError(`Expected data as string or Uint8Array, got ${data}`)
+}
+
+function checkRights(data: Uint8Array, count: number): void {
+  if (count > SURE_TO_FIT && count > maxFdsPerMessage()) {
+    throw new RangeError(
+      `Expected at most ${maxFdsPerMessage()} descriptors in a message, ` +
+        `got ${count}`,
+    )
+  }
+  if (count > 0 && data.length === 0) {
+    throw new RangeError(
+      'Expected at least one byte of data beside the descriptors, got none: ' +
+        'a stream carries descriptors with a byte, and drops them without one',
+    )
+  }
+}
+
+/**
+ * What a receiving call was given, with what was not filled in.
+ *
+ * @throws RangeError, TypeError
+ */
+export function limitsOf(options: ReceiveOptions): Limits {
+  const { maxBytes = 65536, maxFds = Number.POSITIVE_INFINITY } = options
+  checkCount('maxBytes', maxBytes, 1)
+  if (maxFds !== Number.POSITIVE_INFINITY) checkCount('maxFds', maxFds, 0)
+  const { signal } = options
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    throw new TypeError(`Expected signal as AbortSignal, got ${signal}`)
+  }
+  return { maxBytes, maxFds, signal }
+}
+
+/** @throws RangeError unless `value` is an integer, and at least `least` */
+export function checkCount(name: string, value: number, least: number): void {
+  if (!Number.isSafeInteger(value) || value < least) {
+    throw new RangeError(
+      `Expected ${name} as an integer from ${least}, got ${String(value)}`,
+    )
+  }
+}
+
+/** Whether it is no message but the end of file. */
+export function isEnd({ data, control }: Received): boolean {
+  // Recent FreeBSD brings descriptors with zero bytes. Credentials may stand
+  // beside an end of file (SO_PASSCRED).
+  return data.length === 0 && countDescriptors(control) === 0
+}
+
+/**
+ * Closes what came with a message that must not be delivered, and throws why.
+ *
+ * @throws Error ERR_FDS_TRUNCATED, ERR_TOO_MANY_FDS: see UnixConn.recvmsg
+ */
+export function checkReceived(message: Received, maxFds: number): void {
+  const { data, control, flags } = message
+  const isCut = (flags & host.constants.MSG_CTRUNC) !== 0
+  // To count takes time, which the usual call does not need.
+  if (!isCut && maxFds === Number.POSITIVE_INFINITY) return
+  const got = countDescriptors(control)
+  if (!isCut && got <= maxFds) return
+  closeDescriptorsOf(message)
+  throw isCut ? truncated(got, data) : tooMany(maxFds, got, data)
+}
+
+/**
+ * The descriptors of all rights in a message, from then on the caller's; any
+ * other is closed. Where a part makes no sense, or there are more than `maxFds`
+ * of them, nothing is kept of the whole.
+ *
+ * @throws Error ERR_TOO_MANY_FDS; any other for bytes that are no control
+ * message
+ */
+export function takeRights(message: Received, maxFds: number): number[] {
+  if (message.control.length === 0) return []
+  try {
+    const { rights, others } = splitDescriptors(message.control)
+    if (rights.length > maxFds) {
+      throw tooMany(maxFds, rights.length, message.data)
+    }
+    closeAll(others.filter((fd) => fd >= 0))
+    return rights
+  } catch (error) {
+    closeDescriptorsOf(message)
+    throw error
+  }
+}
+
+/** Closes what came with a message that is not delivered. */
+export function closeDescriptorsOf({ control }: Received): void {
+  closeAll(descriptorsIn(control))
+}
+
+/** Closes received descriptors that are not delivered, or not wanted. */
+export function closeAll(fds: readonly number[]): void {
+  for (const fd of fds) closeSync(fd)
+}
+
+function truncated(got: number, data: Buffer): Error {
+  return Object.assign(
+    new Error(
+      'Expected whole ancillary data, got it truncated (MSG_CTRUNC): ' +
+        `closed the ${got} descriptors that came; is the limit of open ` +
+        `descriptors (${descriptorLimit()}, RLIMIT_NOFILE) reached?`,
+    ),
+    { code: 'ERR_FDS_TRUNCATED', data },
+  )
+}
+
+function tooMany(maxFds: number, got: number, data: Buffer): Error {
+  return Object.assign(
+    new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),
+    { code: 'ERR_TOO_MANY_FDS', data },
+  )
+}
