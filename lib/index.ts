@@ -20,7 +20,7 @@ export {
   UnixListener,
 } from './conn/listener.ts'
 export { canonicalAddress, ListeningSocket } from './conn/listening.ts'
-export { FdStream } from './conn/stream.ts'
+export { FdStream, type FdStreamOptions } from './conn/stream.ts'
 export type { Received } from './message.ts'
 export {
   type ControlMessage,

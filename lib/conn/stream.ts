@@ -2,30 +2,81 @@
 // beside them. This is the shape that protocol libraries (D-Bus, Wayland, X11)
 // ask of a transport.
 
-import { closeSync } from 'node:fs'
-import { Duplex } from 'node:stream'
+import { Duplex, type DuplexOptions } from 'node:stream'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+import { host } from '../layouts.ts'
 import { duplicate, shutdownWriting } from '../socket/unix.ts'
+import { checkCount, closeAll, prepareRights } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 
 type Callback = (error?: Error | null) => void
 
+/** Those of a Duplex, less the functions and modes that are the stream's own. */
+export type FdStreamOptions = Pick<
+  DuplexOptions,
+  | 'allowHalfOpen'
+  | 'autoDestroy'
+  | 'defaultEncoding'
+  | 'emitClose'
+  | 'encoding'
+  | 'highWaterMark'
+  | 'readableHighWaterMark'
+  | 'signal'
+  | 'writableHighWaterMark'
+> & {
+  /**
+   * Most descriptors that may arrive with one piece of bytes: more destroy the
+   * stream with ERR_TOO_MANY_FDS. While so many wait for a listener, nothing
+   * is read. Unless given, as many as one message can carry here.
+   */
+  readonly maxFds?: number
+}
+
+/** The first and the longest time between two tries of a send, in ms. */
+const FIRST_DELAY = 1
+const LAST_DELAY = 32
+
 /**
  * Events besides those of a Duplex: `'fds'`, with an array of descriptors that
  * belong to the listener from then on. It comes before the bytes that they came
- * with can be read. Descriptors that arrive while nobody listens wait until
- * somebody does; destroy() closes them.
+ * with can be read. Descriptors that arrive while nothing listens are held, and
+ * with `maxFds` of them reading stops, until a listener is added; destroy()
+ * closes them. A program that expects none gives `maxFds: 0`.
+ *
+ * A write that fails destroys the stream: nothing that was written after it is
+ * sent. Too many descriptors in flight (ETOOMANYREFS) are no failure: the write
+ * waits, as for a full socket.
+ *
+ * @example
+ * const stream = new FdStream(await connect('/run/service'), { maxFds: 16 })
+ * stream.on('fds', (fds: number[]) => queue.push(...fds))
+ * stream.on('data', (bytes: Buffer) => parse(bytes, queue))
+ * stream.writeWithFds('here is a file', [fd])
  */
 export class FdStream extends Duplex {
   readonly #conn: UnixConn
-  /** Arrived while nobody listened. */
+  readonly #maxFds: number
+  /** Arrived while nothing listened. */
   readonly #held: number[][] = []
+  /** Reading has stopped because too many descriptors are held. */
+  #stopped = false
   /** Our duplicates, by the written chunk that they go with. */
   readonly #outgoing = new Map<Uint8Array, number[]>()
 
-  /** Owns `conn` from then on, which nobody else may use or close. */
-  constructor(conn: UnixConn) {
-    super()
+  /**
+   * Owns `conn` from then on, which is used and closed through the stream
+   * alone. Unless `allowHalfOpen` is true, the stream ends when the peer ends,
+   * as a net.Socket does.
+   *
+   * @throws RangeError for a bad `maxFds`; then `conn` remains the caller's
+   */
+  constructor(conn: UnixConn, options: FdStreamOptions = {}) {
+    const { maxFds = host.maxFds, ...others } = options
+    checkCount('maxFds', maxFds, 0)
+    super({ allowHalfOpen: false, ...others })
     this.#conn = conn
+    this.#maxFds = maxFds
     this.on('newListener', (event) => {
       if (event === 'fds') queueMicrotask(() => this.#handOut())
     })
@@ -38,8 +89,8 @@ export class FdStream extends Duplex {
    *
    * @param bytes at least one
    * @returns false if the caller should wait for 'drain', as write() does
-   * @throws RangeError for no bytes; Error EBADF, EMFILE, and then nothing is
-   * written
+   * @throws RangeError for no bytes, for what is no descriptor, or for more
+   * than a message can carry; Error EBADF, EMFILE. Then nothing is written
    */
   writeWithFds(bytes: string | Uint8Array, fds: readonly number[]): boolean {
     const chunk = Buffer.from(bytes)
@@ -48,6 +99,7 @@ export class FdStream extends Duplex {
         'Expected at least one byte to go with the descriptors, got none',
       )
     }
+    prepareRights(chunk, fds)
     // Ended or destroyed: write() says so, and nothing is left to close.
     if (!this.writable) return this.write(chunk)
     const copies: number[] = []
@@ -61,14 +113,17 @@ export class FdStream extends Duplex {
     return this.write(chunk)
   }
 
-  override _write(chunk: Buffer, _: BufferEncoding, done: Callback): void {
-    this.#send(chunk).then(() => done(), done)
+  /** Closes received descriptors that no message of the protocol claimed. */
+  closeFds(fds: readonly number[]): void {
+    closeAll(fds)
   }
 
-  // All that waited for an earlier write goes out together.
+  override _write(chunk: Buffer, _: BufferEncoding, done: Callback): void {
+    this.#send([chunk]).then(() => done(), done)
+  }
+
   override _writev(items: { chunk: Buffer }[], done: Callback): void {
-    const sends = items.map(({ chunk }) => this.#send(chunk))
-    Promise.all(sends).then(() => done(), done)
+    this.#send(items.map(({ chunk }) => chunk)).then(() => done(), done)
   }
 
   override _final(done: Callback): void {
@@ -102,15 +157,43 @@ export class FdStream extends Duplex {
     return this
   }
 
-  async #send(chunk: Buffer): Promise<void> {
-    const fds = this.#outgoing.get(chunk) ?? []
-    await this.#conn.sendFds(chunk, fds)
+  // Descriptors ride on the first byte of a message, so each chunk that has any
+  // begins one; plain chunks go along with what stands before them. One message
+  // is awaited before the next is sent: behind one that fails nothing may go.
+  async #send(chunks: readonly Buffer[]): Promise<void> {
+    for (let start = 0, end = 1; start < chunks.length; start = end++) {
+      while (end < chunks.length && !this.#carriesFds(chunks[end])) end++
+      const [first, ...others] = chunks.slice(start, end)
+      if (first) await this.#sendMessage(first, others)
+    }
+  }
+
+  #carriesFds(chunk: Buffer | undefined): boolean {
+    return chunk !== undefined && this.#outgoing.has(chunk)
+  }
+
+  async #sendMessage(first: Buffer, others: readonly Buffer[]): Promise<void> {
+    const fds = this.#outgoing.get(first) ?? []
+    const bytes = others.length > 0 ? Buffer.concat([first, ...others]) : first
+    for (let delay = FIRST_DELAY; ; delay = Math.min(2 * delay, LAST_DELAY)) {
+      try {
+        await this.#conn.sendFds(bytes, fds)
+        break
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'ETOOMANYREFS')
+          throw error
+        await sleep(delay)
+      }
+    }
     // Unless destroy() was quicker.
-    if (this.#outgoing.delete(chunk)) closeAll(fds)
+    if (this.#outgoing.delete(first)) closeAll(fds)
   }
 
   async #receive(): Promise<void> {
-    const message = await this.#conn.recvFds()
+    const held = this.#held.reduce((sum, fds) => sum + fds.length, 0)
+    this.#stopped = held > 0 && held >= this.#maxFds
+    if (this.#stopped) return
+    const message = await this.#conn.recvFds({ maxFds: this.#maxFds })
     if (message === null) {
       this.push(null)
       return
@@ -126,12 +209,9 @@ export class FdStream extends Duplex {
   #handOut(): void {
     while (this.listenerCount('fds') > 0) {
       const fds = this.#held.shift()
-      if (fds === undefined) return
+      if (fds === undefined) break
       this.emit('fds', fds)
     }
+    if (this.#stopped && this.#held.length === 0) this._read()
   }
-}
-
-function closeAll(fds: readonly number[]): void {
-  for (const fd of fds) closeSync(fd)
 }

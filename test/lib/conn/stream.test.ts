@@ -4,12 +4,16 @@ import { once } from 'node:events'
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
 
-import { FdStream, socketpair } from '../../../lib/index.ts'
+import {
+  FdStream,
+  type FdStreamOptions,
+  socketpair,
+} from '../../../lib/index.ts'
 import { leakFree, pipe, until } from '../../support.ts'
 
-function streams(): [FdStream, FdStream] {
+function streams(options: FdStreamOptions = {}): [FdStream, FdStream] {
   const [a, b] = socketpair()
-  return [new FdStream(a), new FdStream(b)]
+  return [new FdStream(a, options), new FdStream(b, options)]
 }
 
 /** What comes until the end. Unlike text(), leaves the other way open. */
@@ -35,8 +39,8 @@ leakFree('bytes flow as on any stream, both ways, to the end', async (t) => {
   await closed(a, b)
 })
 
-leakFree('half-close: the other way goes on', async (t) => {
-  const [a, b] = streams()
+leakFree('allowHalfOpen: the other way goes on', async (t) => {
+  const [a, b] = streams({ allowHalfOpen: true })
   a.end('question')
   t.equal(await read(b), 'question')
   b.end('answer')
@@ -153,7 +157,7 @@ leakFree(
 )
 
 leakFree('descriptors wait for a listener', async (t) => {
-  const [a, b] = streams()
+  const [a, b] = streams({ allowHalfOpen: true })
   a.writeWithFds('x', [0])
   a.writeWithFds('y', [0, 1])
   a.end()
