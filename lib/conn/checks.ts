@@ -5,8 +5,6 @@
 // The kernel would take some arguments and silently leave the descriptors
 // behind, and refuse others with a bare EINVAL, long after the call.
 
-import { closeSync } from 'node:fs'
-
 import { buildRights } from '../cmsg.ts'
 import { host } from '../layouts.ts'
 import {
@@ -23,7 +21,7 @@ import {
   parseUnixRights,
   splitDescriptors,
 } from '../parse.ts'
-import { descriptorLimit } from '../socket/unix.ts'
+import { closeReceived, descriptorLimit } from '../socket/unix.ts'
 
 export type ReceiveOptions = {
   /** Most bytes of data to receive, 65536 unless given. */
@@ -190,7 +188,7 @@ export function closeDescriptorsOf({ control }: Received): void {
 
 /** Closes received descriptors that are not delivered, or not wanted. */
 export function closeAll(fds: readonly number[]): void {
-  for (const fd of fds) closeSync(fd)
+  for (const fd of fds) closeReceived(fd)
 }
 
 function truncated(got: number, data: Buffer): Error {
