@@ -14,10 +14,10 @@ server client: all ## start one of the two: make server, make client
 demo: all ## both sides at once, labelled
 	@$(run) test/demo.ts
 
-examples: all ## every example once, labelled
+examples: all examples/dbus/node_modules ## every example once, labelled
 	@$(run) test/examples.ts
 
-test: node_modules/.dev ## types, lint, format, tests with coverage
+test: node_modules/.dev examples/dbus/node_modules ## types, lint, format, tests with coverage
 	npx tsc --noEmit
 	npx biome ci
 	npx tap
@@ -41,10 +41,10 @@ fmt: node_modules/.dev
 	npx biome check --write
 
 clean:
-	rm -rf node_modules bench/node_modules .tap .cache
+	rm -rf node_modules bench/node_modules examples/dbus/node_modules .tap .cache
 
-bench/node_modules: | all
-	cd bench && npm ci --no-audit --no-fund
+bench/node_modules examples/dbus/node_modules: | all
+	cd $(@D) && npm ci --no-audit --no-fund
 
 node_modules/.run: package-lock.json
 	npm ci --omit=dev --no-audit --no-fund

@@ -3,7 +3,7 @@
 // line with the script that printed it. Exit code 0 if all of them did what
 // they should. To add an example is to add its steps to the table.
 
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
@@ -24,6 +24,8 @@ type Step = {
   readonly stays?: true
   /** What it has to have printed as well when the example is over. */
   readonly later?: RegExp
+  /** A program without which the example is left out. */
+  readonly needs?: string
   readonly input?: string
 }
 
@@ -168,6 +170,16 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
     },
     { run: talk(idlePort), prints: /^2: again$/ },
   ],
+  dbus: [
+    {
+      run: ['dbus/service.ts', folder],
+      prints: /^DBUS_SESSION_BUS_ADDRESS=/,
+      stays: true,
+      later: /: two, fd \d+$/,
+      needs: 'dbus-daemon',
+    },
+    { run: ['dbus/client.ts', 'one', 'two'], prints: /^This is file two$/ },
+  ],
 }
 
 type Running = {
@@ -187,8 +199,15 @@ const width = Math.max(...all.map(({ run: [program] }) => program.length))
 const PATIENCE = 20_000 // ms
 
 const failed: string[] = []
+let leftOut = 0
 for (const [name, steps] of Object.entries(examples)) {
   console.log(`\n${name}`)
+  const lacking = steps.find(({ needs }) => needs && !isInstalled(needs))
+  if (lacking) {
+    console.log(`  Left out: ${lacking.needs} is not installed`)
+    leftOut++
+    continue
+  }
   const running: Running[] = []
   try {
     for (const step of steps) {
@@ -208,7 +227,7 @@ for (const [name, steps] of Object.entries(examples)) {
     for (const { child } of running) child.kill('SIGKILL')
   }
 }
-const count = Object.keys(examples).length
+const count = Object.keys(examples).length - leftOut
 console.log(
   `\n${count - failed.length} of ${count} examples did as they should`,
 )
@@ -265,6 +284,11 @@ async function ended({ step, exit }: Running): Promise<void> {
   const code = await exit
   if (code !== 0)
     throw new Error(`Expected exit code 0 from ${step.run[0]}, got ${code}`)
+}
+
+function isInstalled(program: string): boolean {
+  const search = ['-c', 'command -v "$0"', program]
+  return spawnSync('sh', search).status === 0
 }
 
 // A request over HTTP, for which not every machine has a program.

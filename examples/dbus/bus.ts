@@ -1,0 +1,134 @@
+// The way onto a D-Bus message bus with file descriptors: dbus-native speaks
+// the protocol, FdStream is its transport. Two lines of openBus() join them.
+//
+// In a message a descriptor has the type `h`, which is an index into the
+// message's `fds`. dbus-native hands these out and closes none of them. Those
+// of a message that no code of ours sees would stay open: a call of a method
+// that does not exist, a signal, the answer to a call that has timed out or was
+// awaited as a promise. So openBus() closes all that takeFds() did not take.
+//
+// Partners: service.ts, client.ts. Open the D-Bus specification at
+// NEGOTIATE_UNIX_FD, and dbus-daemon(1) with it.
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { closeSync } from 'node:fs'
+import type { Message, MessageBus } from 'dbus-native'
+import { connect, FdStream } from '../../lib/index.ts'
+import { codeOf, defaultSocketPath, dial, fail } from '../../lib/script/cli.ts'
+
+/** On the bus; an interface of this name and an object to match go with it. */
+export const NAME = 'org.example.FileOpener'
+export const OBJECT = '/org/example/FileOpener'
+
+const { DBUS_SESSION_BUS_ADDRESS: session } = process.env
+
+/**
+ * The socket of the session bus, or without one of this example's own bus.
+ * Exits 1 for a session bus that is not on a Unix socket.
+ */
+export function busPath(): string {
+  if (!session) return defaultSocketPath('fdpass-dbus')
+  // Alternatives, separated by ";". Values are escaped as in a URL.
+  const address = /(?:^|;)unix:(?:[^;]*,)?(path|abstract)=([^,;]*)/
+  const [, kind, value = ''] = session.match(address) ?? []
+  if (kind === undefined) {
+    return fail(
+      'Expected unix:path=… or unix:abstract=… in DBUS_SESSION_BUS_ADDRESS, ' +
+        `got ${JSON.stringify(session)}`,
+    )
+  }
+  const name = decodeURIComponent(value)
+  return kind === 'abstract' ? `\0${name}` : name
+}
+
+/**
+ * Connects, and waits until descriptors may be sent; exits 1 with one line if
+ * there is no bus at `path`. The caller ends `bus.connection`.
+ *
+ * @throws Error if dbus-native is not installed, and for a bus that refuses
+ * this user or carries no descriptors
+ */
+export async function openBus(path: string): Promise<MessageBus> {
+  const dbus = await import('dbus-native').catch(() => {
+    throw new Error('Expected dbus-native: run make examples/dbus/node_modules')
+  })
+  const starts = session ? 'the session bus' : './examples/dbus/service.ts'
+  const stream = new FdStream(await dial(path, starts))
+  const bus = dbus.createClient({ stream })
+
+  bus.connection.on('message', (message: Message) => {
+    // By then each function that is called with the message has run.
+    setImmediate(() => closeAll(takeFds(message)))
+  })
+  let failure: Error | undefined
+  bus.connection.on('error', (error) => {
+    failure = error
+    stream.destroy()
+  })
+  // A Duplex may be half open, a bus connection may not.
+  bus.connection.on('end', () => bus.connection.end())
+
+  // dbus-daemon hangs up on descriptors that come with, or right behind, the
+  // BEGIN that ends the authentication. After its first answer it takes them.
+  await Promise.resolve(bus.getId()).catch((error) => {
+    throw failure ?? error
+  })
+  if (bus.connection.unixFdsAgreed !== true)
+    throw new Error('Expected a bus that carries descriptors, got one without')
+  return bus
+}
+
+/** The descriptors of a message, which belong to the caller from then on. */
+export function takeFds(message: Message): number[] {
+  return message.fds?.splice(0) ?? []
+}
+
+export function closeAll(fds: readonly number[]): void {
+  for (const fd of fds) closeSync(fd)
+}
+
+/**
+ * Starts a bus on `path`, unless there is one or a session bus is what is
+ * meant. It ends with this process.
+ *
+ * @throws Error ENOENT if dbus-daemon is not installed
+ */
+export async function provideBus(path: string): Promise<void> {
+  if (session) return
+  try {
+    const conn = await connect(path)
+    return conn.close()
+  } catch (error) {
+    const code = codeOf(error)
+    if (code !== 'ENOENT' && code !== 'ECONNREFUSED') throw error
+  }
+  const options = ['--session', '--nofork', '--nopidfile', '--print-address']
+  const daemon = spawn(
+    'dbus-daemon',
+    [...options, '--address', addressOf(path)],
+    {
+      stdio: ['ignore', 'pipe', 'ignore'],
+      // Not of our process group: Ctrl-C must not end the bus before us.
+      detached: true,
+    },
+  )
+  process.once('exit', () => daemon.kill())
+  const end = once(daemon, 'exit').then(([code]) => {
+    throw new Error(
+      `Expected a bus, got exit code ${code} of dbus-daemon ${options.join(' ')}`,
+    )
+  })
+  // It prints its address once it listens.
+  await Promise.race([once(daemon.stdout, 'data'), end])
+  end.catch(() => {}) // once it runs, the connection tells of its end
+  daemon.stdout.destroy()
+  daemon.unref()
+}
+
+/** As other programs want it in DBUS_SESSION_BUS_ADDRESS. */
+export function addressOf(path: string): string {
+  const escaped = encodeURIComponent(path.replace(/^\0/, ''))
+  const kind = path.startsWith('\0') ? 'abstract' : 'path'
+  return `unix:${kind}=${escaped.replaceAll('%2F', '/')}`
+}
