@@ -23,7 +23,7 @@ import { type Test, t as tap } from 'tap'
 
 import { UnixConn } from '../lib/index.ts'
 import { duplicate, newSocketpair } from '../lib/socket/unix.ts'
-import { whenRoom } from '../lib/wait/room.ts'
+import { whenWritable } from '../lib/wait/writable.ts'
 
 /** A new folder, removed at the end. Socket paths in it are short enough. */
 export function temporaryFolder(t: Test): string {
@@ -68,7 +68,7 @@ export function leakFree(
 // first needed, and stays.
 async function epollInPlace(): Promise<void> {
   const [one, other] = newSocketpair()
-  await new Promise<void>((resolve) => whenRoom(one, 0, resolve))
+  await new Promise<void>((resolve) => whenWritable(one, 0, resolve))
   closeSync(one)
   closeSync(other)
 }

@@ -6,7 +6,6 @@ import { type Abi, host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { MAX_BATCH, type Outgoing, sendNow } from '../message.ts'
 import { shutdownWriting } from '../socket/unix.ts'
-import { whenRoom } from '../wait/room.ts'
 import type { Watcher } from '../wait/watcher.ts'
 
 type Waiting = Outgoing & {
@@ -120,12 +119,8 @@ export class Sender {
     }
     if (!hasControl) return this.#advance(0)
     // The message goes again as it is, descriptors included.
-    try {
-      this.#stopWaiting = whenRoom(this.#fd, this.#tries++, () => this.#flush())
-    } catch (error) {
-      this.#queue.shift()?.reject(error as Error)
-      return true
-    }
+    const flush = (): void => this.#flush()
+    this.#stopWaiting = this.#watcher.whenWritable(this.#tries++, flush)
     return false
   }
 

@@ -16,7 +16,7 @@ type Signature<R extends string> = {
 
 /** A loaded library, as far as it is used here. */
 export type Library = {
-  getFunction(name: string, signature: Signature<'int32'>): Call
+  getFunction(name: string, signature: Signature<'int32' | 'void'>): Call
   getFunction(
     name: string,
     signature: Signature<'pointer'>,

@@ -1,13 +1,13 @@
 // epoll(7): a list of descriptors in the kernel, and a descriptor that becomes
-// readable itself as soon as one on the list is ready. So one Watcher can wait
-// for all of them, and for more than reading: for room to write, too.
+// readable as soon as one on the list is ready. So one watcher waits for all of
+// them, and for more than reading: for room to write, too.
 //
-//    event loop's epoll ---> Watcher ---> our epoll ---> any number of sockets
+//    event loop's epoll ---> watcher ---> our epoll ---> any number of sockets
 //
-// Node makes a net.Socket from nothing but a socket, pipe or terminal, and looks
-// when it is made. The event loop looks later, when it first waits, and takes
+// Node makes a net.Socket from a socket, pipe or terminal only, and checks that
+// in its constructor. The event loop looks later, when it first waits, and takes
 // whatever can be polled. In between, dup3(2) puts the epoll instance in the
-// place of a socket. Nobody ever reads from it, so nobody minds.
+// place of a socket. The watcher never reads, so it works with either.
 //
 // Linux only. Open epoll(7) and epoll_ctl(2) beside it.
 
@@ -16,7 +16,7 @@ import { closeSync } from 'node:fs'
 import { host } from '../layouts.ts'
 import { allocate, check, declare } from '../libc.ts'
 import { newSocketpair } from '../socket/unix.ts'
-import { Watcher } from './watcher.ts'
+import { EmptyRead } from './empty-read.ts'
 
 // int epoll_create1(int flags)
 const epoll_create1 = declare('epoll_create1', 'int', ['int'])
@@ -54,31 +54,45 @@ const events = allocate(EVENTS_PER_CALL * event.size)
 
 export class Epoll {
   readonly #epoll: number
-  readonly #watcher: Watcher
+  readonly #watcher: EmptyRead
   readonly #onReady: (fd: number) => void
   /** On the list, whether reported or not. */
   readonly #fds = new Set<number>()
   /** Found ready, and not reported yet. */
   readonly #found = new Set<number>()
 
-  /** @param onReady called with each descriptor that became ready */
+  /**
+   * @param onReady called with each descriptor that became ready
+   * @throws Error EMFILE, ENFILE, ENOMEM; then nothing is left open
+   */
   constructor(onReady: (fd: number) => void) {
     this.#onReady = onReady
     const { SOCK_CLOEXEC } = host.constants // EPOLL_CLOEXEC is the same bit
     const made = check('epoll_create1', epoll_create1(SOCK_CLOEXEC))
-    const [place, other] = newSocketpair()
-    closeSync(other)
-    this.#watcher = new Watcher(place, () => this.#report())
-    check('dup3', dup3(made, place, SOCK_CLOEXEC))
-    closeSync(made)
-    this.#epoll = place
+    const surplus = new Set([made])
+    let watcher: EmptyRead | undefined
+    try {
+      const [place, other] = newSocketpair()
+      surplus.add(other).add(place)
+      watcher = new EmptyRead(place, () => this.#fetch())
+      surplus.delete(place)
+      check('dup3', dup3(made, place, SOCK_CLOEXEC))
+      this.#epoll = place
+      this.#watcher = watcher
+    } catch (error) {
+      watcher?.close()
+      throw error
+    } finally {
+      for (const fd of surplus) closeSync(fd)
+    }
   }
 
   /**
    * Reports `fd` once, when one of `interest` is so, or when it is hung up.
    * Does not own it.
    *
-   * @throws Error EBADF; EPERM for what cannot be waited for, such as a file
+   * @throws Error EBADF; EPERM for what cannot be waited for, such as a file;
+   * ENOMEM; ENOSPC at the limit of watches (epoll(7))
    */
   add(fd: number, interest: number): void {
     events.bytes.writeUInt32LE(interest | EPOLLONESHOT)
@@ -92,9 +106,9 @@ export class Epoll {
 
   /**
    * Takes `fd` off the list; false if it was not there. To be done before it is
-   * closed: the list names the open file description, and that lives on with
-   * whoever got a copy. Its news would come here, under a number which by then
-   * is another descriptor's.
+   * closed: the list names the open file description, which lives on if another
+   * process has it too, and would be reported under a number that by then is
+   * another descriptor's.
    */
   delete(fd: number): boolean {
     if (!this.#fds.delete(fd)) return false
@@ -110,17 +124,26 @@ export class Epoll {
     this.#found.clear()
   }
 
-  #report(): void {
+  #fetch(): void {
     const { bytes, address } = events
+    // -EINTR is the one failure left: the watcher reports again.
     const found = epoll_wait(this.#epoll, address, EVENTS_PER_CALL, 0)
-    check('epoll_wait', found)
-    // All are taken out first: a callback's add() writes over the events.
+    // All are taken out first: add(), called by onReady, writes over them.
     for (let at = 0; at < found * event.size; at += event.size) {
       this.#found.add(bytes.readInt32LE(at + event.data))
     }
-    for (const fd of this.#found) {
-      this.#found.delete(fd)
-      this.#onReady(fd)
+    this.#report()
+  }
+
+  #report(): void {
+    try {
+      for (const fd of this.#found) {
+        this.#found.delete(fd)
+        this.#onReady(fd)
+      }
+    } finally {
+      // Where onReady throws, the kernel does not name the others again.
+      if (this.#found.size > 0) setImmediate(() => this.#report())
     }
   }
 }

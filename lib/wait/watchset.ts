@@ -1,12 +1,12 @@
-// Waiting for many connections at the price of one. A Watcher each costs about
-// 4 KB of the process's memory. Linux keeps such a list in the kernel (see
-// epoll.ts), where it costs the process next to nothing. Elsewhere each has a
-// Watcher.
+// Waiting for many connections. With uv_poll each has a watcher of its own,
+// which is small. Without, a watcher costs about 4 KB of this process's memory:
+// on Linux the list of descriptors is then kept in the kernel (epoll.ts), where
+// each costs next to nothing, and elsewhere the price is paid.
 
 import { closeSync } from 'node:fs'
 
 import { EPOLLIN, Epoll } from './epoll.ts'
-import { Watcher } from './watcher.ts'
+import { SocketWatcher, Watcher } from './watcher.ts'
 
 /** Descriptors that are waited for, all at once. */
 export type WatchSet = {
@@ -27,8 +27,7 @@ export type WatchSet = {
   readonly size: number
 }
 
-/** Whether the platform has epoll(7). */
-const hasEpoll = process.platform === 'linux'
+const useEpoll = process.platform === 'linux' && Watcher === SocketWatcher
 
 /**
  * An empty set.
@@ -36,14 +35,12 @@ const hasEpoll = process.platform === 'linux'
  * @param onReadable called with each descriptor that can be read. It may call
  * add() and delete()
  */
-export function watchSet(
-  onReadable: (fd: number) => void,
-  useEpoll: boolean = hasEpoll,
-): WatchSet {
+export function watchSet(onReadable: (fd: number) => void): WatchSet {
   return useEpoll ? new EpollSet(onReadable) : new WatcherSet(onReadable)
 }
 
-class EpollSet implements WatchSet {
+/** A set with a list in the kernel. Linux only. */
+export class EpollSet implements WatchSet {
   readonly #epoll: Epoll
   readonly #fds = new Set<number>()
 
@@ -73,7 +70,8 @@ class EpollSet implements WatchSet {
   }
 }
 
-class WatcherSet implements WatchSet {
+/** A set with a watcher for each descriptor. */
+export class WatcherSet implements WatchSet {
   readonly #onReadable: (fd: number) => void
   readonly #watchers = new Map<number, Watcher>()
 

@@ -1,7 +1,8 @@
-// Waiting for room in a full socket, for a message that cannot be left to
-// libuv because it carries descriptors. Linux tells when there is some: then
-// one epoll instance waits for all full sockets. Elsewhere the send has to be
-// tried again after a time.
+// Waiting for room in a full socket where uv_poll is not to be had. libuv does
+// it for bytes (Socket.write), but not for a message with descriptors. On Linux
+// one epoll instance waits for all full sockets together. Elsewhere, and where
+// this process has no descriptor left for that, the send is tried again after
+// a time.
 
 import { EPOLLOUT, Epoll } from './epoll.ts'
 
@@ -9,37 +10,38 @@ import { EPOLLOUT, Epoll } from './epoll.ts'
 const FIRST_DELAY = 1
 const LAST_DELAY = 32
 
-const waiting = new Map<number, () => void>()
+const callbacks = new Map<number, () => void>()
 let epoll: Epoll | undefined
 
 /**
- * Calls back once, when there may be room in `fd`, or its peer is gone.
+ * Calls back once, when there may be room in `fd`, or its peer is gone. Never
+ * throws: its caller may be a microtask, where nobody could catch it.
  *
- * @param tries how often there was none, in a row
+ * @param tries how often in a row there was none
  * @returns ends the wait. To be called before `fd` is closed
  */
-export function whenRoom(
+export function whenWritable(
   fd: number,
   tries: number,
   callback: () => void,
-  canTell: boolean = process.platform === 'linux',
 ): () => void {
-  if (!canTell) {
+  try {
+    epoll ??= new Epoll((ready) => {
+      const call = callbacks.get(ready)
+      forget(ready)
+      call?.()
+    })
+    epoll.add(fd, EPOLLOUT)
+  } catch {
     const delay = Math.min(FIRST_DELAY * 2 ** tries, LAST_DELAY)
     const timer = setTimeout(callback, delay)
     return () => clearTimeout(timer)
   }
-  epoll ??= new Epoll((ready) => {
-    const call = waiting.get(ready)
-    forget(ready)
-    call?.()
-  })
-  waiting.set(fd, callback)
-  epoll.add(fd, EPOLLOUT)
+  callbacks.set(fd, callback)
   return () => forget(fd)
 }
 
 function forget(fd: number): void {
-  waiting.delete(fd)
+  callbacks.delete(fd)
   epoll?.delete(fd)
 }

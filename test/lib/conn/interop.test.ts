@@ -167,10 +167,13 @@ socket.send_fds(s, [data.upper()], [fds[0]])
     const child = spawn('python3', ['-c', source], {
       stdio: ['ignore', 'inherit', 'inherit', 'pipe'],
     })
-    // Node's own socket on that pipe must not read: paused before it starts.
+    // Node's own socket on that pipe reads from its birth, whether paused or
+    // not, and would take what is meant for the connection.
     const extra = child.stdio[3] as Socket
-    extra.pause()
-    const { fd } = (extra as { _handle?: { fd: number } })._handle ?? { fd: -1 }
+    type Handle = { fd: number; readStop(): void }
+    const { _handle: handle } = extra as { _handle?: Handle }
+    handle?.readStop()
+    const fd = handle?.fd ?? -1
     const conn = UnixConn.fromFd(duplicate(fd))
     const file = openSync('package.json', 'r')
     await conn.sendFds('there and back', [file])

@@ -1,43 +1,149 @@
-// The trick: waiting without reading.
+// Waiting without reading, in each way that this Node has.
 
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, openSync, writeSync } from 'node:fs'
+import { t } from 'tap'
+
 import { Receiver } from '../../../lib/conn/receiver.ts'
-import { receiveNow } from '../../../lib/message.ts'
+import { engineName } from '../../../lib/libc.ts'
+import { receiveNow, sendNow } from '../../../lib/message.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
-import { Watcher } from '../../../lib/wait/watcher.ts'
+import { UvPoll } from '../../../lib/wait/uv-poll.ts'
+import {
+  chooseWatcher,
+  SocketWatcher,
+  Watcher,
+} from '../../../lib/wait/watcher.ts'
 import { leakFree, until } from '../../support.ts'
 
-leakFree('onReadable comes while watched, and nothing is read', async (t) => {
-  const [one, other] = newSocketpair()
-  let news = 0
-  const watcher = new Watcher(one, () => {
-    if (++news === 3) watcher.rest()
-  })
-  watcher.watch()
-  watcher.watch()
-  writeSync(other, 'still there')
-  await until('three', () => news === 3)
-  await new Promise((resolve) => setTimeout(resolve, 10))
-  t.equal(news, 3, 'none after rest()')
-  const received = receiveNow(one, 100, 1)
-  t.equal(
-    Array.isArray(received) && received[0]?.data.toString(),
-    'still there',
-  )
-  watcher.watch()
-  closeSync(other)
-  await until('the end of file is news too', () => news > 3)
-  watcher.close()
-  watcher.close()
-  watcher.watch()
-  watcher.rest()
-  watcher.keepAlive(true)
+const ways = {
+  'an empty read': SocketWatcher,
+  ...(engineName === 'node:ffi' ? { uv_poll: UvPoll } : {}),
+}
+
+t.test('chooseWatcher() takes uv_poll in the main thread alone', async (t) => {
+  t.equal(chooseWatcher('node:ffi', true), UvPoll)
+  t.equal(chooseWatcher('node:ffi', false), SocketWatcher)
+  t.equal(chooseWatcher('ffi-rs', true), SocketWatcher)
+  t.equal(Watcher, engineName === 'node:ffi' ? UvPoll : SocketWatcher)
 })
 
-leakFree('a Node where this does not work is reported', async (t) => {
+/** A pair whose first end can send no more. */
+function fullPair(): [number, number] {
+  const [one, other] = newSocketpair()
+  const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
+  while (Array.isArray(sendNow(one, [message])));
+  return [one, other]
+}
+
+/** Reads until there is nothing left; the bytes that there were. */
+function drain(fd: number): number {
+  let bytes = 0
+  for (;;) {
+    const received = receiveNow(fd, 2 ** 20, 1)
+    if (!Array.isArray(received)) return bytes
+    for (const { data } of received) bytes += data.length
+  }
+}
+
+for (const [name, Way] of Object.entries(ways)) {
+  leakFree(`${name}: tells while watched, and reads nothing`, async (t) => {
+    const [one, other] = newSocketpair()
+    let calls = 0
+    const watcher = new Way(one, () => {
+      if (++calls === 3) watcher.rest()
+    })
+    watcher.watch()
+    watcher.watch()
+    writeSync(other, 'still there')
+    await until('three calls', () => calls === 3)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    t.equal(calls, 3, 'none after rest()')
+    const received = receiveNow(one, 100, 1)
+    t.match(received, [{ data: Buffer.from('still there') }])
+    watcher.watch()
+    closeSync(other)
+    await until('end of file is told too', () => calls > 3)
+    watcher.close()
+    watcher.close()
+    watcher.watch()
+    watcher.rest()
+    watcher.keepAlive(true)
+  })
+
+  leakFree(`${name}: keepAlive() takes effect while watched`, async (t) => {
+    const [one, other] = newSocketpair()
+    let calls = 0
+    const watcher = new Way(one, () => calls++)
+    watcher.keepAlive(false)
+    watcher.watch()
+    watcher.keepAlive(true)
+    watcher.keepAlive(false)
+    writeSync(other, 'x')
+    await until('a call', () => calls > 0)
+    t.ok(calls)
+    watcher.close()
+    closeSync(other)
+  })
+
+  leakFree(`${name}: write() waits for room, and for more room`, async (t) => {
+    const [one, other] = newSocketpair()
+    const watcher = new Way(one, () => {})
+    const data = Buffer.alloc(3_000_000, 'abc')
+    let written = false
+    watcher.write(data, (error) => {
+      t.notOk(error)
+      written = true
+    })
+    let bytes = 0
+    await until('all bytes', () => {
+      bytes += drain(other)
+      return bytes === data.length
+    })
+    await until('the callback', () => written)
+    watcher.close()
+    closeSync(other)
+  })
+
+  leakFree(`${name}: write() tells why it failed`, async (t) => {
+    const [one, other] = fullPair()
+    const watcher = new Way(one, () => {})
+    const failed = new Promise((resolve) => {
+      watcher.write(Buffer.from('x'), resolve)
+    })
+    closeSync(other)
+    t.match(await failed, { code: 'EPIPE' })
+    watcher.close()
+  })
+
+  leakFree(`${name}: whenWritable() calls once there is room`, async (t) => {
+    const [one, other] = fullPair()
+    const watcher = new Way(one, () => t.fail('there is nothing to read'))
+    const calls: string[] = []
+    const stop = watcher.whenWritable(0, () => calls.push('stopped'))
+    stop()
+    stop()
+    watcher.whenWritable(0, () => calls.push('first'))
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    t.strictSame(calls, [], 'not while it is full')
+    drain(other)
+    await until('room', () => calls.length > 0)
+    await new Promise((resolve) => setTimeout(resolve, 10))
+    t.strictSame(calls, ['first'], 'once')
+    watcher.close()
+    closeSync(other)
+  })
+
+  leakFree(`${name}: a file is refused, and stays the caller’s`, async (t) => {
+    const fd = openSync('package.json', 'r')
+    t.throws(() => new Way(fd, () => {}), { code: /EPERM|ERR_INVALID_FD_TYPE/ })
+    closeSync(fd)
+  })
+}
+
+leakFree('an empty read that ends is reported as a failure', async (t) => {
   const [one, other] = newSocketpair()
   const failures: (Error | undefined)[] = []
-  const watcher = new Watcher(one, (failure) => failures.push(failure))
+  const watcher = new SocketWatcher(one, (failure) => failures.push(failure))
   watcher.watch()
   watcher.emit('end')
   t.match(failures, [
@@ -46,22 +152,6 @@ leakFree('a Node where this does not work is reported', async (t) => {
   watcher.close()
   closeSync(other)
 })
-
-leakFree('keepAlive() takes effect while watched', async (t) => {
-  const [one, other] = newSocketpair()
-  let news = 0
-  const watcher = new Watcher(one, () => news++)
-  watcher.keepAlive(false)
-  watcher.watch()
-  watcher.keepAlive(true)
-  watcher.keepAlive(false)
-  writeSync(other, 'x')
-  await until('news', () => news > 0)
-  t.ok(news)
-  watcher.close()
-  closeSync(other)
-})
-
 leakFree('a receiver that waits is told of the failure', async (t) => {
   const [one, other] = newSocketpair()
   const watcher = new Watcher(one, () => {})
