@@ -1,7 +1,7 @@
 # A menu, not a build system: nothing is compiled.
 
 .DEFAULT_GOAL := all
-.PHONY: all server client demo examples test test-nodes test-arm64 test-musl \
+.PHONY: all server client demo examples gotchas test test-nodes test-arm64 test-musl \
   bench bench-takeover bench-idle soak plot fmt clean
 
 run := node --import tsx
@@ -16,6 +16,9 @@ demo: all ## both sides at once, labelled
 
 examples: all examples/dbus/node_modules ## every example once, labelled
 	@$(run) test/examples.ts
+
+gotchas: all ## what surprises people, tried on this machine
+	@$(run) examples/gotchas/all.ts
 
 test: node_modules/.dev examples/dbus/node_modules ## types, lint, format, tests with coverage
 	npx tsc --noEmit

@@ -1,0 +1,15 @@
+#!/usr/bin/env -S node --import tsx
+// Bytes that were sent earlier and without a descriptor arrive in one piece
+// with a later descriptor. So the place of a descriptor among the bytes has to
+// be told by the bytes: frame your messages (lib/conn/frames.ts).
+
+import { check, NULL, pair, receive, send, show } from './gotcha.ts'
+
+const [near, far] = pair()
+send(near, 'request 1, request 2')
+send(near, ', request 3', [NULL])
+check({
+  claim: 'bytes sent earlier arrive with a later descriptor',
+  expected: '"request 1, request 2, request 3" with 1 descriptor',
+  observed: show(receive(far)),
+})

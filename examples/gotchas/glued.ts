@@ -1,0 +1,17 @@
+#!/usr/bin/env -S node --import tsx
+// A stream has no messages. What was sent in several calls arrives as one,
+// but on Linux recvmsg stops behind the bytes that a descriptor came with: two
+// sets of descriptors never arrive together. Open unix(7) beside it.
+
+import { check, NULL, pair, receive, send, show } from './gotcha.ts'
+
+const [near, far] = pair()
+send(near, 'a')
+send(near, 'b')
+send(near, 'c', [NULL])
+send(near, 'd')
+check({
+  claim: 'messages run together, never across a descriptor',
+  expected: '"abc" with 1 descriptor, "d" with 0 descriptors',
+  observed: [receive(far), receive(far)].map(show).join(', '),
+})

@@ -1,0 +1,14 @@
+#!/usr/bin/env -S node --import tsx
+// Descriptors go with a byte of data. On Linux a message without one is
+// accepted, and nothing of it arrives. Open unix(7) beside it.
+
+import { check, NULL, pair, receive, send } from './gotcha.ts'
+
+const [near, far] = pair()
+const sent = send(near, '', [NULL])
+const arrived = receive(far)
+check({
+  claim: 'at least one byte must go along',
+  expected: 'sendmsg 0, nothing arrives',
+  observed: `sendmsg ${sent}, ${arrived ? 'something' : 'nothing'} arrives`,
+})

@@ -1,0 +1,17 @@
+#!/usr/bin/env -S node --import tsx
+// Any plain read of the byte throws the descriptors away that came with it.
+// The kernel closes them and says nothing. Open unix(7), read(2) beside it.
+
+import { readSync } from 'node:fs'
+
+import { check, NULL, pair, receive, send } from './gotcha.ts'
+
+const [near, far] = pair()
+send(near, 'x', [NULL])
+const read = readSync(far, Buffer.alloc(1))
+const left = receive(far)
+check({
+  claim: 'a plain read throws descriptors away',
+  expected: 'read 1 byte, nothing left to receive',
+  observed: `read ${read} byte, ${left ? 'something' : 'nothing'} left to receive`,
+})

@@ -1,0 +1,14 @@
+import t from 'tap'
+
+import { run, script } from '../support.ts'
+
+t.test('bare.ts reads a file through the number it received', async (t) => {
+  const { code, stdout, stderr } = await run(t, script('examples/bare.ts'))
+  t.equal(stderr, '')
+  t.equal(code, 0)
+  const line =
+    /^Sent fd (\d+), received fd (\d+), which reads: (#!\/usr\/bin\/env .*)\n$/
+  const [, sent, received] = stdout.match(line) ?? []
+  t.ok(sent !== undefined && received !== undefined, stdout)
+  t.not(sent, received)
+})

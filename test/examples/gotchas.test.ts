@@ -1,0 +1,59 @@
+import { readdirSync } from 'node:fs'
+import t from 'tap'
+
+import { run, script } from '../support.ts'
+
+const FOLDER = 'examples/gotchas'
+const SHARED = ['all.ts', 'gotcha.ts', 'limited.ts', 'tcp-pair.ts']
+
+const gotchas = readdirSync(FOLDER).filter((file) => !SHARED.includes(file))
+
+for (const file of gotchas) {
+  t.test(`${file} observes what it claims`, async (t) => {
+    const result = await run(t, script(`${FOLDER}/${file}`))
+    const [verdict = '', claim = '', expected, observed = ''] = result.stdout
+      .trimEnd()
+      .split(' | ')
+    t.equal(result.stderr, '')
+    t.equal(result.code, 0)
+    if (verdict === 'skipped') {
+      t.pass(claim, { skip: observed })
+      return
+    }
+    t.equal(verdict, 'holds')
+    t.equal(observed, expected ?? '')
+  })
+}
+
+t.test('truncation.ts --room lets the reader choose the room', async (t) => {
+  for (const [room, kept] of [
+    ['16', 0],
+    ['20', 1],
+    ['24', 2],
+    ['32', 3],
+  ] as const) {
+    const command = script(`${FOLDER}/truncation.ts`, '--room', room)
+    const { code, stdout } = await run(t, command)
+    t.equal(code, 0)
+    t.match(stdout, `| ${kept} descriptors, MSG_CTRUNC ${kept < 3}\n`)
+  }
+})
+
+t.test(
+  'all.ts runs those that are named, and says what came out',
+  async (t) => {
+    const { code, stdout } = await run(
+      t,
+      script(`${FOLDER}/all.ts`, 'one-byte', 'glued'),
+    )
+    t.equal(code, 0)
+    t.match(
+      stdout,
+      /^holds {4}at least one byte must go along {2}\(one-byte\.ts\)$/m,
+    )
+    t.match(stdout, /^All 2 came out as expected$/m)
+    const other = await run(t, script(`${FOLDER}/all.ts`, 'nothing'))
+    t.equal(other.code, 2)
+    t.match(other.stderr, /Expected some of .*one-byte.*, got nothing/)
+  },
+)
