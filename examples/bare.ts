@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
 // The whole trick on one page, in one process and without waiting: a file is
 // opened, its descriptor goes into one end of a socket pair and comes out of
 // the other under another number, and the file is read through that number.

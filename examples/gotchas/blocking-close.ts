@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // To close a descriptor that a stranger sent can block, for as long as the
 // stranger chose: here a TCP socket with SO_LINGER whose data nobody reads. So
 // the library turns SO_LINGER off before it closes what nobody wants

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // Sockets that were sent through each other and closed can be received by
 // nobody. The kernel finds such a cycle and closes what is in it, but it looks
 // only when some Unix socket is closed afterwards, by any process. Until then

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // Bytes that were sent earlier and without a descriptor arrive in one piece
 // with a later descriptor. So the place of a descriptor among the bytes has to
 // be told by the bytes: frame your messages (lib/conn/frames.ts).

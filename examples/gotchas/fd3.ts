@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // A socket-activated service gets its sockets from descriptor 3 on, and
 // LISTEN_FDS says how many. In a Node that was not activated, number 3 belongs
 // to Node itself: a stray LISTEN_FDS must not be believed without LISTEN_PID.

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // A stream has no messages. What was sent in several calls arrives as one,
 // but on Linux recvmsg stops behind the bytes that a descriptor came with: two
 // sets of descriptors never arrive together. Open unix(7) beside it.

@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --import tsx
+#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // What has no room in the control buffer is closed by the kernel, and msg_flags
 // says MSG_CTRUNC: whoever does not look at the flags has lost descriptors
 // without an error. Choose the room yourself: --room BYTES. Open recvmsg(2)
