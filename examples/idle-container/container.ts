@@ -9,10 +9,14 @@
 //
 // New here: thousands of descriptors watched at once, for the price of one
 // descriptor each and next to no memory in this process.
+//
+// Security: the socket is this user's alone (mode 0600). What one front parked
+// goes back to that front only, or is closed when it hangs up. --most bounds
+// what is held, and leaves descriptors free for the fronts themselves.
 
-import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
+  closeReceived,
   framesOf,
   listen,
   sendFrame,
@@ -26,15 +30,24 @@ import {
   fail,
   help,
   messageOf,
+  onStop,
   usageError,
 } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
+import { descriptorLimit } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
 Holds idle connections for the fronts that connect to SOCKET. Ctrl-C ends it,
 and closes what it holds.
-  -m, --most NUMBER  of connections to hold at once (15000); the limit of open
-                     descriptors (ulimit -n) has to leave room for them
+  -m, --most NUMBER  of connections to hold at once (15000), or as many as the
+                     limit of open descriptors (ulimit -n) has room for
   -q, --quiet        no line for each connection`
+
+/** Fronts at once. More wait in the backlog. */
+const FRONTS = 16
+
+/** Descriptors left to Node, to the fronts, and to those that just arrive. */
+const RESERVE = 100
 
 /** In ms. */
 const RETRY_DELAY = 20
@@ -51,96 +64,123 @@ const { values, positionals } = commandLine(
   },
   [0, 1],
 )
-const most = Number(values.most)
 if (!/^\d{1,8}$/.test(values.most))
   usageError(USAGE, `Expected --most as a number, got "${values.most}"`)
+// Without a free descriptor a connection that is parked would be lost.
+const most = Math.min(Number(values.most), descriptorLimit() - RESERVE)
+if (most < 1)
+  fail(`Expected a limit of open descriptors above ${RESERVE} (ulimit -n)`)
 const path = positionals[0] ?? defaultSocketPath('fdpass-idle')
 
 const listener = await listen(path).catch(fail)
-console.log(`Container ready on ${path}, pid ${process.pid}`)
+console.log(
+  `Container ready on ${path}, pid ${process.pid}, holds up to ${most}`,
+)
 
-const fronts = new Set<UnixConn>()
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
-    listener.close()
-    for (const conn of fronts) conn.close()
-  })
-}
+type Front = { readonly conn: UnixConn; readonly name: string }
 
-let held = 0
+/** What is held: by descriptor, whose it is and the tag that it came with. */
+const parked = new Map<number, Front & { readonly tag: string }>()
+/** Owns those descriptors, and any that is on its way back. */
+const set = watchSet((fd) => void passBack(fd))
+
+onStop(() => listener.close())
+
 let count = 0
-for await (const conn of listener) {
-  count++
-  void serve(conn, `front ${count}`)
-}
+await listener.serve(
+  (conn) => {
+    count++
+    return serve({ conn, name: `front ${count}` })
+  },
+  { most: FRONTS },
+)
+set.close()
 console.log('Container stopped')
 
 // All that a front parked belongs to its connection here, and ends with that:
 // another front, or the same one after a restart, begins with nothing.
-async function serve(conn: UnixConn, front: string): Promise<void> {
-  fronts.add(conn)
-  const tags = new Map<number, string>()
-  // Owns each descriptor, until it is given back or the front is gone.
-  const set = watchSet((fd) => void passBack(fd))
+async function serve(front: Front): Promise<void> {
+  const { conn, name } = front
   let why = 'hung up'
   try {
-    console.log(`${front}: connected, pid ${conn.peerCredentials().pid}`)
+    console.log(`${name}: connected, pid ${conn.peerCredentials().pid}`)
     for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
-      await park(value.tag, fds[0])
+      await park(front, value.tag, fds[0])
     }
   } catch (error) {
-    why = messageOf(error)
+    why = printable(messageOf(error))
+    // One bad message, or one descriptor that was lost on its way, is not the
+    // fault of those that came before.
+    for (const fd of heldFor(conn)) await passBack(fd)
   }
-  const { size } = set
-  held -= size
-  set.close()
-  conn.close()
-  fronts.delete(conn)
-  console.log(`${front}: ${why}, closed its ${size}`)
-
-  async function park(tag: unknown, fd: number | undefined): Promise<void> {
-    if (fd === undefined) throw new Error('Expected a descriptor, got none')
-    let isHeld = false
-    try {
-      if (typeof tag !== 'string')
-        throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
-      if (held >= most) return await give(fd, tag)
-      set.add(fd)
-      isHeld = true
-    } finally {
-      if (!isHeld) closeSync(fd)
-    }
-    held++
-    tags.set(fd, tag)
-    log(`parked fd ${fd}`, tag)
-  }
-
-  // What came in meanwhile is still in the socket, for the front to read.
-  async function passBack(fd: number): Promise<void> {
-    const tag = tags.get(fd) ?? ''
-    await give(fd, tag).catch(() => conn.close())
-    // Without the front all of this is over: see serve().
-    if (conn.fd < 0) return
-    held--
-    tags.delete(fd)
+  const left = heldFor(conn)
+  for (const fd of left) {
+    parked.delete(fd)
     set.delete(fd)
-    log(`woke fd ${fd}`, tag)
   }
+  console.log(`${name}: ${why}, closed its ${left.length}`)
+}
 
-  async function give(fd: number, tag: string): Promise<void> {
-    while (conn.fd >= 0) {
-      try {
-        return await sendFrame(conn, { woke: tag }, [fd])
-      } catch (error) {
-        // Too many descriptors of this user's are on their way at the moment.
-        if (codeOf(error) !== 'ETOOMANYREFS') throw error
-        await sleep(RETRY_DELAY)
-      }
+// Takes the descriptor over, whatever happens.
+async function park(
+  front: Front,
+  tag: unknown,
+  fd: number | undefined,
+): Promise<void> {
+  if (fd === undefined) throw new Error('Expected a descriptor, got none')
+  let isHeld = false
+  try {
+    if (typeof tag !== 'string')
+      throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
+    if (set.size >= most) return await give({ ...front, tag }, fd)
+    set.add(fd)
+    isHeld = true
+    parked.set(fd, { ...front, tag })
+    log('parked', fd, { ...front, tag })
+  } finally {
+    if (!isHeld) closeReceived(fd)
+  }
+}
+
+// What came in meanwhile is still in the socket, for the front to read.
+async function passBack(fd: number): Promise<void> {
+  const back = parked.get(fd)
+  if (back === undefined) return
+  parked.delete(fd)
+  const isGiven = await give(back, fd).then(
+    () => true,
+    () => false,
+  )
+  set.delete(fd)
+  if (isGiven) log('woke', fd, back)
+  else back.conn.close()
+}
+
+async function give(
+  { conn, tag }: Front & { readonly tag: string },
+  fd: number,
+): Promise<void> {
+  for (;;) {
+    try {
+      return await sendFrame(conn, { woke: tag }, [fd])
+    } catch (error) {
+      // Too many descriptors of this user's are in flight at the moment.
+      if (codeOf(error) !== 'ETOOMANYREFS') throw error
+      await sleep(RETRY_DELAY)
     }
   }
+}
 
-  function log(what: string, tag: string): void {
-    if (values.quiet) return
-    console.log(`${front}: ${what}, tag ${JSON.stringify(tag)}, ${held} held`)
-  }
+function heldFor(conn: UnixConn): number[] {
+  return [...parked].filter(([, at]) => at.conn === conn).map(([fd]) => fd)
+}
+
+function log(
+  what: string,
+  fd: number,
+  { name, tag }: Front & { readonly tag: string },
+): void {
+  if (values.quiet) return
+  const shown = printable(JSON.stringify(tag))
+  console.log(`${name}: ${what} fd ${fd}, tag ${shown}, ${set.size} held`)
 }

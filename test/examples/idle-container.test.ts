@@ -1,6 +1,7 @@
 // examples/idle-container: connections that change their process and notice
 // nothing.
 
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readSync, statSync, writeSync } from 'node:fs'
 import { createServer, connect as dial, type Socket } from 'node:net'
@@ -49,9 +50,10 @@ async function startFront(
   t: Test,
   path: string,
   idle: number,
+  ...more: string[]
 ): Promise<{ front: Running; port: number }> {
   const port = await freePort()
-  const args = ['--port', `${port}`, '--idle', `${idle}`, path]
+  const args = ['--port', `${port}`, '--idle', `${idle}`, ...more, path]
   const front = new Running(t, script(FRONT, ...args))
   await front.printed(/^Front ready on .*\n/m)
   return { front, port }
@@ -308,6 +310,202 @@ t.test('a bad front gets one line, and costs nobody else', async (t) => {
     return openFds(container.pid).length === before.length
   })
 })
+
+/** `count` peers, each of which says its name. */
+async function startPeers(t: Test, port: number, count: number, from = 1) {
+  const names = Array.from({ length: count }, (_, index) => from + index)
+  const start = async (name: number) => {
+    const peer = await startPeer(t, port)
+    peer.socket.write(`I am ${name}\n`)
+    return { ...peer, name }
+  }
+  return Promise.all(names.map(start))
+}
+
+/** Reads a line of each, which is `text` and its name. */
+async function allRead(
+  t: Test,
+  peers: Awaited<ReturnType<typeof startPeers>>,
+  text: string,
+): Promise<void> {
+  const expected = peers.map(({ name }) => `${text} ${name}`)
+  t.strictSame(await Promise.all(peers.map(({ read }) => read())), expected)
+}
+
+t.test('a tag stays with its connection if the container stalls', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const container = await startContainer(t, path)
+  const late = ['--patience', '1']
+  const { front, port } = await startFront(t, path, 0.2, ...late)
+  await front.printed(/^Container on/m)
+  container.child.kill('SIGSTOP')
+  t.teardown(() => container.child.kill('SIGCONT'))
+
+  const peers = await startPeers(t, port, 600)
+  // More than fit into the container's socket: some are parked, the next one
+  // is on its way for as long as the container stalls, the others wait.
+  const parked = () => front.stdout.match(/idle, parked/g)?.length ?? 0
+  await until('some are parked', () => parked() > 100)
+  // Newcomers are served meanwhile, under descriptors that became free.
+  peers.push(...(await startPeers(t, port, 400, 601)))
+  await front.printed(/^connection 1000: accepted$/m)
+  // This one lasts for several times of being idle.
+  const half = await startPeer(t, port)
+  half.socket.write('ha')
+  t.equal(await half.read(), undefined)
+
+  container.child.kill('SIGCONT')
+  await allRead(t, peers, '1: I am')
+  for (const count of [2, 3]) {
+    for (const { socket, name } of peers) socket.write(`Still ${name}\n`)
+    await allRead(t, peers, `${count}: Still`)
+  }
+  // The number of the connection is in the tag, the name comes from the peer.
+  const names = new Map<string, Set<string>>()
+  const line = /^connection (\d+): line \d: "\w+ (?:am )?(\d+)"$/gm
+  for (const [, id = '', name = ''] of front.stdout.matchAll(line)) {
+    names.set(id, (names.get(id) ?? new Set()).add(name))
+  }
+  t.equal(names.size, 1000)
+  t.strictSame(
+    [...names].filter(([, { size }]) => size !== 1),
+    [],
+  )
+})
+
+t.test(
+  'a lost descriptor costs nobody else',
+  {
+    skip: missing('prlimit'),
+  },
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const container = await startContainer(t, path)
+    const before = await settledFds(container.pid)
+    const front = await connect(path)
+    t.teardown(() => front.close())
+    const frames = framesOf(front, { maxFds: 1 })
+    const pairs = [newSocketpair(), newSocketpair(), newSocketpair()]
+    t.teardown(() => pairs.flat().forEach((fd) => void closeSync(fd)))
+    for (const [index, [fd]] of pairs.slice(0, 2).entries()) {
+      await sendFrame(front, { tag: `${index}` }, [fd])
+    }
+    await container.printed(/2 held$/m)
+    // Not a single one more.
+    const numbers = openFds(container.pid).map((fd) => Number.parseInt(fd, 10))
+    const next = numbers.findIndex((fd, index) => fd !== index)
+    const limit = next < 0 ? numbers.length : next
+    const pid = `${container.pid}`
+    execFileSync('prlimit', ['--pid', pid, `--nofile=${limit}`])
+    await sendFrame(front, { tag: 'lost' }, [pairs[2]?.[0] ?? -1])
+    const woken: unknown[] = []
+    for await (const { value, fds } of frames) {
+      woken.push(value.woke)
+      for (const fd of fds) closeSync(fd)
+    }
+    t.strictSame(woken, ['0', '1'], 'those that it held come back')
+    await container.printed(/^front 1: Expected whole .*, closed its 0$/m)
+    await until('nothing is left', () => {
+      return openFds(container.pid).length === before.length
+    })
+  },
+)
+
+t.test(
+  'the container keeps within its limit of descriptors',
+  {
+    skip: missing('prlimit'),
+  },
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const small = ['prlimit', '--nofile=100:100', ...script(CONTAINER, path)]
+    t.match(await run(t, small), {
+      code: 1,
+      stderr: 'container.ts: Expected a limit of open descriptors above 100 ',
+    })
+
+    const limited = ['prlimit', '--nofile=130:130', ...script(CONTAINER, path)]
+    const container = new Running(t, limited)
+    await container.printed(/^Container ready on .*, holds up to 30\n/)
+    const conns = await Promise.all(
+      Array.from({ length: 40 }, () => connect(path)),
+    )
+    t.teardown(() => conns.forEach((conn) => void conn.close()))
+    await container.printed(/^front 16: connected/m)
+    const [front] = conns
+    if (front === undefined) throw new Error('no front')
+    const frames = framesOf(front, { maxFds: 1 })
+    const pairs = Array.from({ length: 35 }, () => newSocketpair())
+    t.teardown(() => pairs.flat().forEach((fd) => void closeSync(fd)))
+    for (const [index, [fd]] of pairs.entries()) {
+      await sendFrame(front, { tag: `${index}` }, [fd])
+    }
+    const woken: unknown[] = []
+    for await (const { value, fds } of frames) {
+      woken.push(value.woke)
+      for (const fd of fds) closeSync(fd)
+      if (woken.length === 5) break
+    }
+    t.strictSame(woken, ['30', '31', '32', '33', '34'])
+    // Each front that leaves makes a place for one that waits.
+    for (const conn of conns) conn.close()
+    await container.printed(/^front 40: hung up, closed its 0$/m)
+    await container.printed(/^front 1: hung up, closed its 30$/m)
+  },
+)
+
+t.test('half a line does not keep a connection live for ever', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const late = ['--patience', '0.5']
+  const { front, port } = await startFront(t, path, 0.1, ...late)
+  const silent = await startPeer(t, port)
+  silent.socket.write('hel')
+  t.equal(await silent.read(), undefined, 'hung up on')
+  const expected = 'Expected the rest of a line, or answers read, in 0.5 s'
+  await front.printed(new RegExp(`^connection 1: ${expected}$`, 'm'))
+
+  const slow = await startPeer(t, port)
+  slow.socket.on('error', () => {})
+  const trickle = setInterval(() => slow.socket.write('x'), 20)
+  t.teardown(() => clearInterval(trickle))
+  t.equal(await slow.read().catch(() => undefined), undefined)
+  await front.printed(new RegExp(`^connection 2: ${expected}$`, 'm'))
+
+  const deaf = await startPeer(t, port)
+  deaf.socket.on('error', () => {}).pause()
+  deaf.socket.write(`${'x'.repeat(16_000)}\n`.repeat(1000))
+  await front.printed(new RegExp(`^connection 3: ${expected}$`, 'm'))
+})
+
+t.test(
+  'a front at its limit of descriptors loses nobody',
+  {
+    skip: missing('prlimit'),
+  },
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    await startContainer(t, path)
+    const port = await freePort()
+    const args = ['--port', `${port}`, '--idle', '0.1', path]
+    const limited = ['prlimit', '--nofile=120:120', ...script(FRONT, ...args)]
+    const front = new Running(t, limited)
+    await front.printed(/^Container on/m)
+    const peers = await startPeers(t, port, 15)
+    await allRead(t, peers, '1: I am')
+    await front.printed(/ 15 parked, 0 live$/m)
+    // As many live ones as it takes, and more that wait to be accepted.
+    const others: Awaited<ReturnType<typeof startPeer>>[] = []
+    for (let index = 0; index < 120; index++) {
+      others.push(await startPeer(t, port))
+      others[index]?.socket.write('qu')
+    }
+    await front.printed(/^connection 35: accepted$/m)
+    for (const { socket, name } of peers) socket.write(`Still ${name}\n`)
+    for (const { socket } of others) socket.write('it\n')
+    await allRead(t, peers, '2: Still')
+    for (const { read } of others) t.equal(await read(), '1: quit')
+  },
+)
 
 t.test(
   'a Python front may cut and join its messages as it likes',
