@@ -29,6 +29,7 @@ import { isatty, ReadStream as TerminalStream } from 'node:tty'
 
 import { host } from '../layouts.ts'
 import { check, declare, systemError } from '../libc.ts'
+import { closeFd } from './unix.ts'
 
 // int fcntl(int fd, int command, ...)
 const fcntl = declare('fcntl', 'int', ['int', 'int'])
@@ -80,7 +81,7 @@ export function readableFrom(fd: number): Readable {
     if (access === 'write') throw unreadable('EBADF', 'it is write-only')
     switch (kind) {
       case 'terminal':
-        return new TerminalStream(fd)
+        return openTerminal(fd)
       case 'pipe':
         owned = reopen(fd, 'pipe:')
         return openSocket(owned)
@@ -117,6 +118,16 @@ const kinds = new Map<number, FdKind>([
 function kindOf(fd: number, { mode }: Stats): FdKind {
   if (isatty(fd)) return 'terminal'
   return kinds.get(mode & constants.S_IFMT) ?? 'other'
+}
+
+// The stream has the terminal that libuv opened anew, and leaves `fd` open
+// beside it. Only where nothing can be opened anew, as for the master side of a
+// pseudo-terminal, it has `fd` itself.
+function openTerminal(fd: number): Readable {
+  const stream = new TerminalStream(fd)
+  const { fd: own } = Reflect.get(stream, '_handle') as { fd: number }
+  if (own !== fd) stream.once('close', () => closeFd(fd))
+  return stream
 }
 
 // Not writable, so that the stream never shuts down a socket which others hold.

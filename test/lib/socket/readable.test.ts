@@ -15,7 +15,7 @@ import { text } from 'node:stream/consumers'
 import { ReadStream } from 'node:tty'
 import { t } from 'tap'
 
-import { describeFd, readableFrom } from '../../../lib/index.ts'
+import { describeFd, readableFrom, UnixConn } from '../../../lib/index.ts'
 import { linesOf } from '../../../lib/script/lines.ts'
 import { reopen } from '../../../lib/socket/readable.ts'
 import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
@@ -251,6 +251,35 @@ t.test(
     t.ok(lines.includes('read typed'), output)
     t.equal(lines.at(-1), lines[0], 'stty sees the same terminal')
   },
+)
+
+leakFree(
+  'readableFrom() leaves nothing of a terminal open',
+  async (t) => {
+    const [ours, theirs] = newSocketpair()
+    const source =
+      'import os, socket; s = socket.socket(fileno=3); ' +
+      "socket.send_fds(s, [b'x'], list(os.openpty()))"
+    const child = new Running(t, ['python3', '-c', source], {
+      stdio: ['ignore', 'pipe', 'pipe', theirs],
+    })
+    closeSync(theirs)
+    const conn = UnixConn.fromFd(ours)
+    const { fds: [controller = -1, terminal = -1] = [] } =
+      (await conn.recvFds()) ?? {}
+    conn.close()
+    await child.exit
+
+    const stream = readableFrom(terminal)
+    const line = once(stream, 'data')
+    writeSync(controller, 'typed\n')
+    t.equal(`${(await line)[0]}`, 'typed\n')
+    stream.destroy()
+    await once(stream, 'close')
+    t.throws(() => describeFd(terminal), { code: 'EBADF' })
+    closeSync(controller)
+  },
+  missing('python3'),
 )
 
 async function collect(
