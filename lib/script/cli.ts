@@ -5,8 +5,18 @@
 import { tmpdir, userInfo } from 'node:os'
 import { basename, join } from 'node:path'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
-import { type Credentials, connect, type UnixConn } from '../index.ts'
+import {
+  type Credentials,
+  connect,
+  describeFd,
+  type UnixConn,
+} from '../index.ts'
+import { Epoll } from '../wait/epoll.ts'
+import { linePrinter } from './print.ts'
 import { printable } from './printable.ts'
+
+/** Prints a line on stdout: see linePrinter(). */
+export const print = linePrinter(process.stdout)
 
 const script = basename(process.argv[1] ?? '')
 
@@ -92,6 +102,15 @@ export function codeOf(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException | undefined)?.code
 }
 
+/** What a descriptor refers to, or why that cannot be told. */
+export function kindOf(fd: number): string {
+  try {
+    return describeFd(fd).kind
+  } catch (error) {
+    return messageOf(error)
+  }
+}
+
 /**
  * A socket path of this user's own: in $XDG_RUNTIME_DIR, which no other user
  * can enter, else in the temporary directory, with the uid in its name.
@@ -100,6 +119,13 @@ export function defaultSocketPath(name: string): string {
   const { XDG_RUNTIME_DIR } = process.env
   if (XDG_RUNTIME_DIR) return join(XDG_RUNTIME_DIR, `${name}.sock`)
   return join(tmpdir(), `${name}-${userInfo().uid}.sock`)
+}
+
+/** The path for a script whose only argument is an optional SOCKET. */
+export function socketArgument(usage: string, name: string): string {
+  const config = { options: help, allowPositionals: true } as const
+  const { positionals } = commandLine(usage, config, [0, 1])
+  return positionals[0] ?? defaultSocketPath(name)
 }
 
 /**
@@ -130,12 +156,44 @@ export function ownPeer(conn: UnixConn): Credentials {
 }
 
 /**
- * Calls `stop` at SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone).
- * A second signal of the same kind ends the process at once, as it would have
- * without this.
+ * Calls `stop` at SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone),
+ * and as at SIGTERM when nobody reads stdout any more. A second signal of the same kind ends
+ * the process at once, as it would have without this.
  */
 export function onStop(stop: (signal: NodeJS.Signals) => void): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.once(signal, () => stop(signal))
+  }
+  stops.push(stop)
+  if (stops.length === 1) watchStdout()
+}
+
+const stops: ((signal: NodeJS.Signals) => void)[] = []
+let isUnread = false
+
+// `./server.ts | head -1`: what would be SIGPIPE elsewhere is an error here,
+// because Node ignores that signal.
+process.stdout.on('error', (error) => {
+  if (codeOf(error) !== 'EPIPE') fail(error)
+  stopUnread()
+})
+
+function stopUnread(): void {
+  if (stops.length === 0) process.exit()
+  if (isUnread) return
+  isUnread = true
+  for (const stop of stops) stop('SIGTERM')
+}
+
+// A server that has nothing to print would not learn that its reader is gone.
+// epoll(7) tells, unasked, of every hang-up; a file has none (EPERM).
+function watchStdout(): void {
+  if (process.platform !== 'linux' || process.stdout.isTTY) return
+  try {
+    const epoll = new Epoll(stopUnread)
+    epoll.unref()
+    epoll.add(1, 0)
+  } catch {
+    // Then the next line that is printed tells.
   }
 }

@@ -118,6 +118,11 @@ export class Epoll {
     return true
   }
 
+  /** The wait does not keep the process alive. */
+  unref(): void {
+    this.#watcher.keepAlive(false)
+  }
+
   close(): void {
     this.#watcher.close()
     this.#fds.clear()
