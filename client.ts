@@ -7,61 +7,54 @@
 // behind it: the server gets an fd of its own for the same terminal, pipe or
 // file. Partner: server.ts. Open unix(7), cmsg(3), sendmsg(2) with it.
 
-import { fstatSync, statSync } from 'node:fs'
-import { connect, describeFd, unixRights } from './lib/index.ts'
+import { unixRights } from './lib/index.ts'
 import {
-  codeOf,
-  commandLine,
-  defaultSocketPath,
+  dial,
   fail,
-  help,
-  messageOf,
+  kindOf,
+  ownPeer,
+  print,
+  socketArgument,
 } from './lib/script/cli.ts'
+import { untilForeground } from './lib/script/job.ts'
+import { shutdownWriting } from './lib/socket/unix.ts'
 
 const USAGE = `Usage: ./client.ts [SOCKET]
 Sends its standard input to the server on SOCKET, which reads it from then on.
 Ends with the input (Ctrl-D) or with Ctrl-C.`
 
-const { positionals } = commandLine(
-  USAGE,
-  { options: help, allowPositionals: true },
-  [0, 1],
-)
-const path = positionals[0] ?? defaultSocketPath('fdpass')
+const path = socketArgument(USAGE, 'fdpass')
 
-if (isClosed(0)) fail('Expected a standard input to send, got a closed one')
+for (;;) {
+  // In the background (`&`, Ctrl-Z) the terminal is the shell's to read.
+  await untilForeground()
+  const conn = await dial(path, './server.ts')
+  // Whoever listens there gets to read this terminal: it had better be us.
+  print(`Connected to ${path}, server pid ${ownPeer(conn).pid}`)
 
-const conn = await connect(path).catch((error) => fail(explain(error)))
-const { pid, uid } = conn.peerCredentials()
-console.log(`Connected to ${path}, server pid ${pid}`)
+  // Ctrl-Z: before this process stops, the server lets go of the input, and then
+  // hangs up as well (or is stopped itself, and not waited for).
+  let isSuspended = false
+  process.once('SIGTSTP', () => {
+    isSuspended = true
+    shutdownWriting(conn.fd)
+    setTimeout(() => conn.close(), 1000).unref()
+  })
 
-// Whoever listens there gets to read this terminal: it had better be us.
-if (uid !== process.getuid?.() && uid !== 0)
-  fail(`Expected a server of this user's, got one of uid ${uid}`)
+  // Descriptors ride on real bytes, at least one, hence the text. Our fd 0 stays
+  // open and stays ours, but from here on nothing may read it: of two readers of
+  // one open file description each gets what the other has not taken yet.
+  await conn.sendmsg('Here is my stdin', unixRights(0)).catch(fail)
+  print(`Sent fd 0, pid ${process.pid}: ${kindOf(0)}`)
 
-// Descriptors ride on real bytes, at least one, hence the text. Our fd 0 stays
-// open and stays ours, but from here on nothing may read it: of two readers of
-// one open file description each gets what the other has not taken yet.
-await conn.sendmsg('Here is my stdin', unixRights(0))
-console.log(`Sent fd 0, pid ${process.pid}: ${describeFd(0).kind}`)
-
-// The server says how it went, then hangs up. If it hangs up without a word, it
-// died. That is all there is to wait for: the lines go past us.
-const answer = await conn.recvmsg().catch(() => null)
-if (answer === null) fail('The server went away')
-console.log(`Server: ${answer.data}`)
-conn.close()
-process.exitCode = `${answer.data}` === 'End of input' ? 0 : 1
-
-function explain(error: unknown): string {
-  const code = codeOf(error)
-  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
-  return `No server on ${path}: start ./server.ts first`
-}
-
-// Node opens /dev/null, for reading and writing, in place of a standard stream
-// that is closed (PlatformInit in node.cc). A user's < /dev/null only reads.
-function isClosed(fd: number): boolean {
-  const isNull = fstatSync(fd).rdev === statSync('/dev/null').rdev
-  return isNull && describeFd(fd).access === 'read-write'
+  // The server says how it went, unless it dies. The lines go past us.
+  const answer = await conn.recvmsg().catch(() => null)
+  conn.close()
+  process.removeAllListeners('SIGTSTP')
+  if (isSuspended) process.kill(process.pid, 'SIGSTOP') // Until `fg`.
+  if (isSuspended) continue
+  if (answer === null) fail('The server went away')
+  print(`Server: ${answer.data}`)
+  process.exitCode = `${answer.data}` === 'End of input' ? 0 : 1
+  break
 }

@@ -7,21 +7,15 @@
 // client's fd 0 becomes another fd here, and both refer to the same terminal,
 // pipe or file. Partner: client.ts. Open unix(7), cmsg(3), recvmsg(2) with it.
 
-import type { Readable } from 'node:stream'
+import { addAbortSignal } from 'node:stream'
+import { listen, readableFrom, type UnixConn } from './lib/index.ts'
 import {
-  describeFd,
-  listen,
-  parseControlMessages,
-  parseUnixRights,
-  readableFrom,
-  type UnixConn,
-} from './lib/index.ts'
-import {
-  commandLine,
-  defaultSocketPath,
   fail,
-  help,
+  kindOf,
   messageOf,
+  onStop,
+  print,
+  socketArgument,
 } from './lib/script/cli.ts'
 import { linesOf } from './lib/script/lines.ts'
 
@@ -29,114 +23,72 @@ const USAGE = `Usage: ./server.ts [SOCKET]
 Waits for clients on SOCKET and prints the lines that can be read from the
 standard input that each of them sends. Ctrl-C ends it.`
 
-const { positionals } = commandLine(
-  USAGE,
-  { options: help, allowPositionals: true },
-  [0, 1],
-)
-const path = positionals[0] ?? defaultSocketPath('fdpass')
+const path = socketArgument(USAGE, 'fdpass')
 
 const listener = await listen(path).catch(fail)
-console.log(`Server ready on ${path}, pid ${process.pid}`)
+print(`Server ready on ${path}, pid ${process.pid}`)
 
-// Closing the listener ends the loop below and removes the socket file.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => listener.close())
-}
+// close() removes the socket file and hangs up on all clients.
+onStop(() => listener.close())
 
-const clients = new Map<UnixConn, Promise<void>>()
+// None is awaited before the next client. Each connection is closed when its
+// handler ends; while there are 50, the next client waits to be accepted.
 let count = 0
-for await (const conn of listener) {
-  count++
-  // Not awaited: nobody has to wait for a client that is slow or silent.
-  clients.set(conn, serve(conn, `client ${count}`))
+const handler = async (conn: UnixConn): Promise<void> => {
+  const client = `client ${++count}`
+  const reason = await serve(conn, client).catch(messageOf)
+  if (conn.fd < 0) return // Not the client hung up, but this server stops.
+  print(`${client}: ${reason}`)
+  await conn.sendmsg(reason).catch(() => {}) // The client may be gone already.
 }
+await listener.serve(handler, { most: 50 })
+print('Server stopped')
 
-const last = [...clients.values()]
-for (const conn of clients.keys()) conn.close()
-await Promise.all(last)
-console.log('Server stopped')
+// Returns why it is over.
+async function serve(conn: UnixConn, client: string): Promise<string> {
+  // From the kernel, not from the client, who could say anything.
+  const { pid, uid } = conn.peerCredentials()
+  print(`${client}: connected, pid ${pid}, uid ${uid}`)
 
-async function serve(conn: UnixConn, client: string): Promise<void> {
-  const inputs = new Set<Readable>()
+  // Bytes, and the descriptors of all SCM_RIGHTS control messages beside them.
+  // More than `maxFds` are an error: each costs memory, and its turn to print.
+  const message = await conn.recvFds({ maxFds: 16 })
+  if (message === null) return 'left without a word'
+  const { data, fds } = message
+  print(`${client}: says "${data.toString('utf8', 0, 200)}"`)
+  if (fds.length === 0) return 'No descriptor came'
+
+  // The numbers are the lowest that were free here. There they are others.
+  const over = new AbortController()
+  const readings = fds.map((fd, index) => {
+    const theirs = index === 0 ? 'fd 0 there' : 'another there'
+    print(`${client}: fd ${fd} here, ${theirs}: ${kindOf(fd)}`)
+    return printLines(fd, client, over.signal).catch(messageOf)
+  })
+  const ended = Promise.all(readings)
+  const end = ended.then((ends) => [...new Set(ends)].join('; '))
   try {
-    // From the kernel, not from the client, who could say anything.
-    const { pid, uid } = conn.peerCredentials()
-    console.log(`${client}: connected, pid ${pid}, uid ${uid}`)
-
-    const message = await conn.recvmsg()
-    if (message === null) return console.log(`${client}: left without a word`)
-    console.log(`${client}: says ${quote(message.data)}`)
-
-    // A message carries control messages, possibly several, of various types.
-    // Those of type SCM_RIGHTS carry descriptors, possibly several.
-    const fds: number[] = []
-    for (const control of parseControlMessages(message.control)) {
-      fds.push(...parseUnixRights(control))
-    }
-    if (fds.length === 0)
-      return await dismiss(conn, client, 'No descriptor came')
-
-    const readings = fds.map((fd, index) => {
-      // The number is only good in one process: theirs stays where it is, ours
-      // is the lowest that was free here.
-      const theirs = index === 0 ? 'fd 0 there' : 'another there'
-      console.log(`${client}: fd ${fd} here, ${theirs}: ${describeFd(fd).kind}`)
-      return printLines(fd, client, inputs)
-    })
-    void Promise.all(readings).then((ends) => {
-      return dismiss(conn, client, [...new Set(ends)].join('; '))
-    })
-
-    // The client says nothing more, so this waits until one of us hangs up. If
-    // the client goes first, whatever the reason, its terminal must be let go
-    // at once: a server that went on reading would take every other keystroke
-    // from the shell.
-    const more = await conn.recvmsg({ maxFds: 0 })
-    if (more !== null)
-      await dismiss(conn, client, 'Expected one message, got two')
-    else if (inputs.size > 0)
-      console.log(`${client}: hung up, its input is closed`)
-  } catch (error) {
-    console.log(`${client}: ${messageOf(error)}`)
+    return await Promise.race([end, hungUp(conn)])
   } finally {
-    for (const input of inputs) input.destroy()
-    conn.close()
-    clients.delete(conn)
+    // Before the client is told: a server that went on reading its terminal
+    // would take every other keystroke from the shell.
+    over.abort()
   }
 }
 
-// Reads the descriptor to its end and returns how that went. From here on the
-// stream owns it, and closes it.
-async function printLines(
-  fd: number,
-  client: string,
-  inputs: Set<Readable>,
-): Promise<string> {
-  try {
-    const input = readableFrom(fd)
-    inputs.add(input)
-    for await (const line of linesOf(input)) console.log(`${client}> ${line}`)
-    inputs.delete(input)
-    return 'End of input'
-  } catch (error) {
-    return messageOf(error)
+// Owns the descriptor: the stream closes it, at its end or when it is over.
+async function printLines(fd: number, client: string, over: AbortSignal) {
+  const input = addAbortSignal(over, readableFrom(fd))
+  for await (const line of linesOf(input)) {
+    if (over.aborted) break
+    await print(`${client}> ${line}`) // Resolves when others had their turn.
   }
+  return 'End of input'
 }
 
-// Tells both sides why it is over, and hangs up.
-async function dismiss(
-  conn: UnixConn,
-  client: string,
-  why: string,
-): Promise<void> {
-  if (conn.fd < 0) return
-  console.log(`${client}: ${why}`)
-  await conn.sendmsg(why).catch(() => {}) // the client may be gone already
-  conn.close()
-}
-
-// Without the control characters that could play tricks on this terminal.
-function quote(text: Buffer): string {
-  return JSON.stringify(text.toString('utf8', 0, 200))
+// The client has said everything, so this waits until it leaves.
+async function hungUp(conn: UnixConn): Promise<string> {
+  const more = await conn.recvFds({ maxFds: 0 })
+  if (more !== null) return 'Expected one message, got two'
+  return 'hung up, its input is closed'
 }

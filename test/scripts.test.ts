@@ -20,6 +20,7 @@ import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
 import {
   missing,
+  noTerminal,
   openFds,
   pipe,
   plainEnv,
@@ -28,6 +29,7 @@ import {
   script,
   settledFds,
   temporaryFolder,
+  terminal,
   until,
 } from './support.ts'
 
@@ -146,19 +148,27 @@ t.test('every kind of standard input', async (t) => {
     t.equal(code, exit, name)
     await server.printed(expected)
   }
-  const { code, stderr } = await run(t, [
-    'sh',
-    '-c',
-    '"$@" <&-',
-    'sh',
-    ...client(path),
-  ])
-  t.equal(code, 1)
-  t.equal(
-    stderr,
-    'client.ts: Expected a standard input to send, got a closed one\n',
-  )
+  // Node puts a /dev/null in the place of a closed one.
+  const closed = ['sh', '-c', '"$@" <&-', 'sh', ...client(path)]
+  t.equal((await run(t, closed)).code, 0)
+  await server.printed(/client 6: End of input/)
 })
+
+t.test(
+  'a /dev/null that is open for writing, too, is an empty input',
+  { skip: missing('python3') },
+  async (t) => {
+    const { path, server } = await startServer(t)
+    const source =
+      'import subprocess, sys; sys.exit(subprocess.call(' +
+      'sys.argv[1:], stdin=subprocess.DEVNULL))'
+    const command = ['python3', '-c', source, ...client(path)]
+    const { code, stderr } = await run(t, command)
+    t.equal(stderr, '')
+    t.equal(code, 0)
+    await server.printed(/client 1: End of input/)
+  },
+)
 
 t.test(
   'the client says that there is no server, or that it went',
@@ -266,7 +276,7 @@ t.test('two clients at a time; a silent one delays nobody', async (t) => {
 })
 
 t.test(
-  'messages with none, several, and as many as there can be',
+  'messages with none, several, as many as there may be, and more',
   async (t) => {
     const { path, server } = await startServer(t)
     const before = await settledFds(server.pid)
@@ -292,9 +302,9 @@ t.test(
     await server.printed(/client 2> BSD 2-Clause License/)
 
     const full = await connect(path)
-    await full.sendFds('all', Array(253).fill(files[1]))
+    await full.sendFds('all', Array(16).fill(files[1]))
     t.equal((await full.recvmsg())?.data.toString(), 'End of input')
-    t.equal(server.stdout.match(/client 3: fd \d+ here/g)?.length, 253)
+    t.equal(server.stdout.match(/client 3: fd \d+ here/g)?.length, 16)
 
     const silent = pipe()
     const twice = await connect(path)
@@ -304,7 +314,13 @@ t.test(
     const answer = await twice.recvmsg()
     t.equal(answer?.data.toString(), 'Expected one message, got two')
 
-    for (const conn of [none, several, full, twice]) conn.close()
+    const tooMany = await connect(path)
+    await tooMany.sendFds('more', Array(253).fill(files[1]))
+    const refused = 'Expected at most 16 descriptors, got 253: closed all'
+    t.equal((await tooMany.recvmsg())?.data.toString(), refused)
+    await server.printed(new RegExp(`client 5: ${refused}\n`))
+
+    for (const conn of [none, several, full, twice, tooMany]) conn.close()
     for (const fd of [...files, silent.r, silent.w]) closeSync(fd)
     await until(
       'as many descriptors as before',
@@ -398,21 +414,6 @@ t.test('200 clients of every kind leave no descriptor behind', async (t) => {
   server.child.kill('SIGINT')
   t.equal((await server.exit).code, 0)
 })
-
-// A shell under a real pseudo-terminal; what is written to its stdin is typed.
-async function terminal(t: Test) {
-  const python = 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)'
-  const shell = new Running(t, ['python3', '-c', python, 'sh'])
-  const type = (text: string): void => {
-    shell.child.stdin?.write(text)
-  }
-  // What is typed is echoed; the quotes tell the answer from the echo.
-  type("echo 'rea''dy'\n")
-  await shell.printed(/ready/)
-  return { shell, type }
-}
-
-const noTerminal = { skip: missing('python3', 'sh') }
 
 t.test('a terminal: typed lines, and Ctrl-D', noTerminal, async (t) => {
   const { path, server } = await startServer(t)
