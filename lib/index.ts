@@ -28,8 +28,8 @@ export {
   parseUnixRights,
 } from './parse.ts'
 export { boundSocket, type Protocol, serviceSocket } from './socket/inet.ts'
+export type { Credentials } from './socket/options.ts'
 export { describeFd, readableFrom } from './socket/readable.ts'
-export type { Credentials } from './socket/unix.ts'
 export { closeReceived, duplicate, setCloseOnExec } from './socket/unix.ts'
 export { connectionsOn } from './wait/accept.ts'
 export { Watcher } from './wait/watcher.ts'

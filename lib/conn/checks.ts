@@ -21,7 +21,8 @@ import {
   parseUnixRights,
   splitDescriptors,
 } from '../parse.ts'
-import { closeReceived, descriptorLimit } from '../socket/unix.ts'
+import { descriptorLimit } from '../socket/options.ts'
+import { closeReceived } from '../socket/unix.ts'
 
 export type ReceiveOptions = {
   /** Most bytes of data to receive, 65536 unless given. */

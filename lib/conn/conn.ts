@@ -6,10 +6,9 @@ import type { Received } from '../message.ts'
 import {
   type Credentials,
   checkUnixStream,
-  newSocketpair,
   peerCredentials,
-  setCloseOnExec,
-} from '../socket/unix.ts'
+} from '../socket/options.ts'
+import { newSocketpair, setCloseOnExec } from '../socket/unix.ts'
 import { Watcher } from '../wait/watcher.ts'
 import {
   type Limits,
@@ -162,7 +161,7 @@ export class UnixConn {
     return this.messages()
   }
 
-  /** Who is at the other end: see `peerCredentials` in socket/unix.ts. */
+  /** Who is at the other end: see `peerCredentials` in socket/options.ts. */
   peerCredentials(): Credentials {
     return peerCredentials(this.#fd)
   }

@@ -1,53 +1,55 @@
-// Listening for connections, and dialling. What becomes of the socket file when
-// somebody else has left one there: socketfile.ts.
+// Dialling, and a server's side of it: the listening socket, its file, and the
+// connections that come in. How it gets its path: wait/listen-at.ts; what
+// serve() does: serve.ts. Open unix(7) beside it.
 
-import { chmodSync, type Stats } from 'node:fs'
+import type { Stats } from 'node:fs'
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { check, declare } from '../libc.ts'
-import { lstatAt, removeIfSame, removeStale } from '../socket/file.ts'
-import {
-  bindTo,
-  closeFd,
-  connectTo,
-  isAbstract,
-  newSocket,
-  refuseDescriptors,
-} from '../socket/unix.ts'
+
+import { check } from '../libc.ts'
+import { lstatAt, removeIfSame } from '../socket/file.ts'
+import { closeFd, connectTo, newSocket } from '../socket/unix.ts'
+import { abortError } from '../wait/abort.ts'
 import { Acceptor, warn } from '../wait/accept.ts'
+import { type BindOptions, listenAt } from '../wait/listen-at.ts'
 import { UnixConn } from './conn.ts'
 import { type Handler, type ServeOptions, Serving } from './serve.ts'
 
-// int listen(int fd, int backlog)
-const listenOn = declare('listen', 'int', ['int', 'int'])
-
-export type ListenOptions = {
-  /** Connections that may wait to be accepted: 511 unless given. */
-  readonly backlog?: number
-  /** Of the socket file: 0o600, the owner alone, unless given. */
-  readonly mode?: number
-  /** Has the kernel refuse descriptors that clients send: they get EPERM
-   * (Linux 6.16 and later; elsewhere nothing changes). */
-  readonly refuseFds?: boolean
+export type ListenOptions = BindOptions & {
   /** Called for an error after which accepting goes on, at most once a minute
    * for each kind; unless given, it becomes a warning of the process. */
   readonly onWarning?: (warning: Error) => void
 }
 
+export type ConnectOptions = { readonly signal?: AbortSignal }
+
 export type AcceptOptions = { readonly signal?: AbortSignal }
 
-const { EAGAIN, EADDRINUSE } = constants.errno
+const { EAGAIN } = constants.errno
 
 /** How long to wait where nothing tells when to try again, in ms. */
 const RETRY_DELAY = 20
 
 /**
- * Dials a Unix stream socket. If its backlog is full, waits for a place.
+ * connect(2): dials a Unix stream socket. If its backlog is full, waits for a
+ * place. The caller owns, and closes, the connection.
  *
  * @param path of the socket file; on Linux `'\0name'` for an abstract name
- * @throws Error ENOENT, ECONNREFUSED if nobody listens; EACCES; ENAMETOOLONG
+ * @param options.signal aborts the wait
+ * @throws Error ENOENT, ECONNREFUSED if nobody listens; EACCES; ENAMETOOLONG;
+ * AbortError
+ * @see connect(2), unix(7)
+ * @example
+ * const conn = await connect('/tmp/echo.sock')
+ * await conn.sendFds('Here is my stdin', [0])
+ * const answer = await conn.recvmsg()
+ * conn.close()
  */
-export async function connect(path: string): Promise<UnixConn> {
+export async function connect(
+  path: string,
+  { signal }: ConnectOptions = {},
+): Promise<UnixConn> {
+  if (signal?.aborted) throw abortError(signal)
   const fd = newSocket()
   try {
     for (;;) {
@@ -56,7 +58,7 @@ export async function connect(path: string): Promise<UnixConn> {
         check('connect', result, path)
         return new UnixConn(fd)
       }
-      await sleep(RETRY_DELAY)
+      await sleep(RETRY_DELAY, undefined, signal ? { signal } : {})
     }
   } catch (error) {
     closeFd(fd)
@@ -65,43 +67,21 @@ export async function connect(path: string): Promise<UnixConn> {
 }
 
 /**
- * Listens on a Unix stream socket.
+ * Listens on a Unix stream socket. Replaces the file of a server that died; of
+ * servers that start at the same time exactly one gets the path.
  *
  * @param path as for connect()
  * @throws Error EADDRINUSE, with the `pid` of the server that has the path, or
  * saying that the path is not a socket; EACCES; ENOENT; ENAMETOOLONG
+ * @throws RangeError for `backlog` or `mode`
  */
 export async function listen(
   path: string,
   options: ListenOptions = {},
 ): Promise<UnixListener> {
-  const fd = listenAt(path, options)
+  const fd = await listenAt(path, options)
   try {
     return new UnixListener(fd, path, options.onWarning)
-  } catch (error) {
-    closeFd(fd)
-    throw error
-  }
-}
-
-/** listen() as a bare descriptor, close-on-exec, which the caller owns. */
-export function listenAt(
-  path: string,
-  { backlog = 511, mode = 0o600, refuseFds = false }: ListenOptions = {},
-): number {
-  const fd = newSocket()
-  try {
-    let result = bindTo(fd, path)
-    if (result === -EADDRINUSE) {
-      removeStale(path)
-      result = bindTo(fd, path)
-    }
-    check('bind', result, path)
-    // Nobody can connect before listen(2), so the mode is never too wide.
-    if (!isAbstract(path)) chmodSync(path, mode)
-    if (refuseFds) refuseDescriptors(fd)
-    check('listen', listenOn(fd, backlog), path)
-    return fd
   } catch (error) {
     closeFd(fd)
     throw error

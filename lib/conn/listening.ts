@@ -2,11 +2,12 @@
 // another process, or to be served with `server.listen({ fd })`. Nothing here
 // accepts. Open listen(2), unix(7) and ip(7) beside it.
 
-import { closeSync, type Stats } from 'node:fs'
+import type { Stats } from 'node:fs'
 import { resolve } from 'node:path'
 import { lstatAt, removeIfSame } from '../socket/file.ts'
 import { serviceSocket } from '../socket/inet.ts'
-import { listenAt } from './listener.ts'
+import { closeFd } from '../socket/unix.ts'
+import { type BindOptions, listenAt } from '../wait/listen-at.ts'
 
 const LOOPBACK = '127.0.0.1'
 
@@ -48,17 +49,21 @@ export class ListeningSocket {
    * of a Unix socket is this user's alone; one that a dead server left is
    * replaced.
    *
+   * @param options for Unix sockets
    * @throws Error EADDRINUSE; EADDRNOTAVAIL; EACCES; ENOENT; ENAMETOOLONG
    * @throws RangeError as canonicalAddress, and for a name where digits belong
    */
-  static async open(text: string): Promise<ListeningSocket> {
+  static async open(
+    text: string,
+    options: BindOptions = {},
+  ): Promise<ListeningSocket> {
     const address = canonicalAddress(text)
     if (isAbstractName(address)) {
       const name = `\0${address.slice(1)}`
-      return new ListeningSocket(listenAt(name), address)
+      return new ListeningSocket(await listenAt(name, options), address)
     }
     if (isPath(address)) {
-      return new ListeningSocket(listenAt(address), address)
+      return new ListeningSocket(await listenAt(address, options), address)
     }
     const { host, port } = splitAddress(address)
     return new ListeningSocket(serviceSocket('tcp', host, port), address)
@@ -67,8 +72,12 @@ export class ListeningSocket {
   /** close(2). The socket file stays. Closing again does nothing. */
   close(): void {
     if (this.fd < 0) return
-    closeSync(this.fd)
+    closeFd(this.fd)
     this.fd = -1
+  }
+
+  [Symbol.dispose](): void {
+    this.close()
   }
 
   /** Removes the socket file, if there is one and it is still this socket's. */

@@ -13,7 +13,7 @@ import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { MAX_BATCH, type Received, receiveNow } from '../message.ts'
 import { countDescriptors } from '../parse.ts'
-import { descriptorLimit } from '../socket/unix.ts'
+import { descriptorLimit } from '../socket/options.ts'
 import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
 import {

@@ -6,14 +6,17 @@
 import { constants } from 'node:os'
 
 import { systemError } from '../libc.ts'
-import { acceptFrom, acceptsConnections } from '../socket/unix.ts'
+import { acceptFrom } from '../socket/unix.ts'
 import { abortError } from './abort.ts'
 import { Watcher } from './watcher.ts'
 
-const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP } =
-  constants.errno
+const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK } = constants.errno
 
-/** Errors that say that this descriptor will never give a connection. */
+/**
+ * Errors that say that this descriptor will never give a connection. Not among
+ * them: EOPNOTSUPP, which is for a datagram socket, and there no Watcher waits;
+ * from TCP it means that the network refused one connection.
+ */
 const LASTING = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
 
 /** Pause after an error that may pass, in ms: no event tells when it has. */
@@ -139,7 +142,7 @@ export class Acceptor {
 
   #takeError(errno: number): void {
     const error = systemError('accept', errno, this.#address)
-    if (this.#isLasting(-errno)) return this.#fail(error)
+    if (LASTING.includes(-errno)) return this.#fail(error)
     this.#pause = setTimeout(() => {
       this.#pause = undefined
       this.#serve()
@@ -150,14 +153,11 @@ export class Acceptor {
     if (now - last < WARNING_INTERVAL) return
     this.#warned.set(errno, now)
     error.message += ': accepting goes on after a pause'
-    this.#onWarning(error)
-  }
-
-  // Linux gives EOPNOTSUPP for a socket that is not of a kind that listens, and
-  // also for a TCP connection which the network has refused meanwhile.
-  #isLasting(errno: number): boolean {
-    if (errno === EOPNOTSUPP) return !acceptsConnections(this.#fd)
-    return LASTING.includes(errno)
+    try {
+      this.#onWarning(error)
+    } catch (failure) {
+      this.#fail(failure as Error)
+    }
   }
 
   #fail(error: Error): void {

@@ -12,11 +12,7 @@ import { abis, host, selectAbi } from '../../../lib/layouts.ts'
 import { systemError } from '../../../lib/libc.ts'
 import { maxFdsPerMessage, receiveNow, sendNow } from '../../../lib/message.ts'
 import { descriptorsIn } from '../../../lib/parse.ts'
-import {
-  duplicate,
-  newSocketpair,
-  peerCredentials,
-} from '../../../lib/socket/unix.ts'
+import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
 import { leakFree, missing, pipe, run, script } from '../../support.ts'
 
 leakFree('sendFds() carries as many as the system allows', async (t) => {
@@ -279,22 +275,6 @@ leakFree(
         for (const fd of descriptorsIn(control)) closeSync(fd)
       }
     }
-    for (const fd of [one, other]) closeSync(fd)
-  },
-)
-
-leakFree(
-  'peerCredentials() asks for the pid apart where it must',
-  async (t) => {
-    // LOCAL_PEERPID of darwin, played by SO_TYPE, which is 1 for SOCK_STREAM.
-    const { SO_TYPE } = host.constants
-    const peercred = { ...host.peercred, pid: { option: SO_TYPE } }
-    const [one, other] = newSocketpair()
-    t.strictSame(peerCredentials(one, { ...host, peercred }), {
-      pid: 1,
-      uid: process.getuid?.(),
-      gid: process.getgid?.(),
-    })
     for (const fd of [one, other]) closeSync(fd)
   },
 )

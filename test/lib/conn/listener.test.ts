@@ -6,7 +6,6 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
-  readFileSync,
   statSync,
   symlinkSync,
   unlinkSync,
@@ -14,24 +13,11 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 import { t } from 'tap'
-import {
-  connect,
-  listen,
-  type UnixConn,
-  UnixListener,
-} from '../../../lib/index.ts'
-import { host, selectAbi } from '../../../lib/layouts.ts'
-import {
-  acceptFrom,
-  buildName,
-  isAbstract,
-  newSocket,
-  newSocketpair,
-} from '../../../lib/socket/unix.ts'
+import { connect, listen, UnixConn, UnixListener } from '../../../lib/index.ts'
+import { acceptFrom, newSocket } from '../../../lib/socket/unix.ts'
 import {
   leakFree,
   missing,
-  openFds,
   Running,
   run,
   script,
@@ -103,7 +89,6 @@ leakFree('two loops over one listener share the connections', async (t) => {
 
 leakFree('abstract names need no file', async (t) => {
   const name = `\0fd-test-${process.pid}`
-  t.ok(isAbstract(name))
   const listener = await listen(name)
   const client = await connect(name)
   const server = await accept(listener)
@@ -349,54 +334,6 @@ leakFree(
   },
 )
 
-t.test('buildName() builds sockaddr_un in every layout', async (t) => {
-  const linux = selectAbi('linux', 'x64', 'LE')
-  const darwin = selectAbi('darwin', 'arm64', 'LE')
-  t.equal(buildName('/s', linux).toString('hex'), '01002f7300')
-  t.equal(buildName('/s', darwin).toString('hex'), '05012f7300')
-  t.equal(buildName('\0s', linux).toString('hex'), '01000073')
-  t.throws(() => buildName('\0s', darwin), /only Linux has abstract names/)
-  t.throws(() => buildName('x'.repeat(104), darwin), /at most 103 bytes, got/)
-})
-
-/** A platform that has to make sockets close-on-exec by a second call. */
-const withoutCloexec = {
-  ...host,
-  constants: { ...host.constants, SOCK_CLOEXEC: 0, SOCK_NONBLOCK: 0 },
-}
-
-const CLOSE_ON_EXEC = /flags:\s+0?2\d{6}\b/
-
-function flagsOf(fd: number): string {
-  return readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
-}
-
-leakFree('acceptFrom() guards what accept(2) makes', async (t) => {
-  const path = join(temporaryFolder(t), 's')
-  const fd = newSocket()
-  closeSync(fd)
-  const listener = await listen(path)
-  const client = await connect(path)
-  const number = (line: string): number => Number.parseInt(line, 10)
-  t.ok(
-    openFds().some((line) => number(line) === fd),
-    'the lowest, again',
-  )
-  const accepted = acceptFrom(fd, withoutCloexec)
-  t.match(flagsOf(accepted), CLOSE_ON_EXEC)
-  closeSync(accepted)
-  t.equal(acceptFrom(fd, withoutCloexec), -11, 'EAGAIN')
-  for (const each of [client, listener]) each.close()
-})
-
-leakFree('sockets are close-on-exec without SOCK_CLOEXEC, too', async (t) => {
-  const fds = [newSocket(withoutCloexec), ...newSocketpair(withoutCloexec)]
-  for (const fd of fds) {
-    t.match(flagsOf(fd), CLOSE_ON_EXEC)
-    closeSync(fd)
-  }
-})
-
 leakFree('UnixListener ref(), unref() return the listener', async (t) => {
   const listener = await listen(join(temporaryFolder(t), 's'))
   t.equal(listener.unref(), listener)
@@ -421,6 +358,34 @@ leakFree('accept() gives connections in order, null at last', async (t) => {
   listener.close()
   t.equal(await accepted[0], null)
   t.equal(await listener.accept(), null, 'after close(), too')
+})
+
+leakFree('a connection that cannot be set up ends itself only', async (t) => {
+  let made = 0
+  class Failing extends UnixConn {
+    constructor(fd: number) {
+      if (made++ === 0) throw new Error('no room for this one')
+      super(fd)
+    }
+  }
+  const { listen } = await t.mockImport<
+    typeof import('../../../lib/conn/listener.ts')
+  >('../../../lib/conn/listener.ts', {
+    '../../../lib/conn/conn.ts': { UnixConn: Failing },
+  })
+  const warnings: Error[] = []
+  const path = join(temporaryFolder(t), 's')
+  const onWarning = (warning: Error): void => void warnings.push(warning)
+  const listener = await listen(path, { onWarning })
+  t.teardown(() => listener.close())
+  const first = await connect(path)
+  const second = await connect(path)
+  const conn = await listener.accept()
+  t.equal(await first.recvmsg(), null, 'closed')
+  await conn?.sendmsg('welcome')
+  t.equal(String((await second.recvmsg())?.data), 'welcome')
+  t.match(warnings, [{ message: 'no room for this one' }])
+  for (const each of [first, second, conn, listener]) each?.close()
 })
 
 leakFree('accept() aborted takes no connection', async (t) => {

@@ -1,12 +1,14 @@
-// inet.ts: sockets that are bound and no more, and the bytes of their names.
+// Sockets of TCP and UDP that are bound, or take clients already.
 
+import { spawnSync } from 'node:child_process'
+import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { closeSync, fstatSync, readFileSync } from 'node:fs'
-import { type AddressInfo, createServer, Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, Socket } from 'node:net'
 import { t } from 'tap'
 
-import { boundSocket, inetAbi, sockaddr } from '../../../lib/socket/inet.ts'
-import { missing, openFds, run, temporaryFolder } from '../../support.ts'
+import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
+import { leakFree, missing, openFds } from '../../support.ts'
 
 for (const { address, any } of [
   { address: '127.0.0.1', any: '0.0.0.0' },
@@ -89,47 +91,68 @@ t.test('boundSocket() refuses what is no address and no port', async (t) => {
   t.same(openFds(), before)
 })
 
-// These bytes are what Python's struct and the headers of each system say.
-t.test('sockaddr() writes each platform its own', async (t) => {
-  const hex = (address: string, platform: string): string =>
-    sockaddr(address, 8192, inetAbi(platform)).toString('hex')
-  const port = '2000'
-  const one = `${'00'.repeat(15)}01`
+/** Where a descriptor listens, told by Python: Node would take it over. */
+function nameOf(fd: number): { port: number; type: string } {
+  const source = `import socket; s = socket.socket(fileno=3)
+print(s.getsockname()[1], s.type.name)`
+  const { stdout } = spawnSync('python3', ['-c', source], {
+    stdio: ['ignore', 'pipe', 'inherit', fd],
+    encoding: 'utf8',
+  })
+  const [port = '', type = ''] = stdout.trim().split(' ')
+  return { port: Number(port), type }
+}
 
-  t.equal(hex('127.0.0.1', 'linux'), `0200${port}7f000001${'00'.repeat(8)}`)
-  t.equal(hex('127.0.0.1', 'darwin'), `1002${port}7f000001${'00'.repeat(8)}`)
-  t.equal(hex('::1', 'linux'), `0a00${port}00000000${one}00000000`)
-  t.equal(hex('::1', 'darwin'), `1c1e${port}00000000${one}00000000`)
-  t.equal(hex('::1', 'freebsd'), `1c1c${port}00000000${one}00000000`)
-  t.match(hex('::ffff:1.2.3.4', 'linux'), /0000ffff0102030400000000$/)
-})
+for (const address of ['127.0.0.1', '::1']) {
+  leakFree(`serviceSocket('tcp', '${address}') listens`, async (t) => {
+    const fd = serviceSocket('tcp', address, 0)
+    const server = createServer((socket) => socket.end('hello'))
+    server.listen({ fd })
+    await once(server, 'listening')
+    const { port } = server.address() as AddressInfo
+    const client = connect(port, address)
+    const [data] = await once(client, 'data')
+    t.equal(String(data), 'hello')
+    client.destroy()
+    await once(client, 'close')
+    server.close()
+    await once(server, 'close')
+  })
 
-t.test(
-  'the offsets are those of the C headers',
-  {
-    skip: missing('cc'),
-  },
+  leakFree(`serviceSocket('udp', '${address}') is bound`, async (t) => {
+    const fd = serviceSocket('udp', address, 0)
+    const type = address === '::1' ? 'udp6' : 'udp4'
+    const server = createSocket(type).bind({ fd })
+    const client = createSocket(type)
+    client.send('hello', server.address().port, address)
+    const [data] = await once(server, 'message')
+    t.equal(String(data), 'hello')
+    for (const socket of [client, server]) {
+      socket.close()
+      await once(socket, 'close')
+    }
+  })
+}
+
+leakFree(
+  'serviceSocket() has the port for itself',
   async (t) => {
-    const source = `
-    #include <netinet/in.h>
-    #include <stddef.h>
-    #include <stdio.h>
-    #include <sys/socket.h>
-    #define SHOW(type, field) printf(" %zu", offsetof(struct type, field))
-    int main(void) {
-      printf("%d %d %d", AF_INET, AF_INET6, SO_REUSEADDR);
-      SHOW(sockaddr_in, sin_port); SHOW(sockaddr_in, sin_addr);
-      SHOW(sockaddr_in6, sin6_port); SHOW(sockaddr_in6, sin6_addr);
-      printf(" %zu %zu", sizeof(struct sockaddr_in),
-             sizeof(struct sockaddr_in6));
-      return 0;
-    }`
-    const compile = 'cc -x c - -o "$0" && "$0"'
-    const program = `${temporaryFolder(t)}/offsets`
-    const { stdout } = await run(t, ['sh', '-c', compile, program], {
-      input: source,
-    })
-    const { AF_INET6, SO_REUSEADDR } = inetAbi(process.platform)
-    t.equal(stdout, `2 ${AF_INET6} ${SO_REUSEADDR} 2 4 2 8 16 28`)
+    for (const protocol of ['tcp', 'udp'] as const) {
+      const fd = serviceSocket(protocol, '127.0.0.1', 0)
+      const { port, type } = nameOf(fd)
+      t.equal(type, protocol === 'tcp' ? 'SOCK_STREAM' : 'SOCK_DGRAM')
+      const before = openFds()
+      t.throws(() => serviceSocket(protocol, '127.0.0.1', port), {
+        code: 'EADDRINUSE',
+        message: new RegExp(`127.0.0.1 port ${port}$`),
+      })
+      t.throws(() => serviceSocket(protocol, '0.0.0.0', port), {
+        code: 'EADDRINUSE',
+      })
+      t.same(openFds(), before, 'a failure leaves no descriptor behind')
+      closeSync(fd)
+    }
+    t.throws(() => serviceSocket('udp', 'localhost', 1), RangeError)
   },
+  missing('python3'),
 )

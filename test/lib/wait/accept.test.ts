@@ -1,105 +1,52 @@
-// service.ts: sockets that take clients, and the connections on them.
+// The accept loop: what it waits for, and which errors it outlives.
 
-import { execFileSync, spawnSync } from 'node:child_process'
-import { createSocket } from 'node:dgram'
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, fstatSync, openSync } from 'node:fs'
-import { type AddressInfo, connect, createServer, Socket } from 'node:net'
-import { serviceSocket } from '../../../lib/socket/inet.ts'
-import { newSocket } from '../../../lib/socket/unix.ts'
-import { connectionsOn } from '../../../lib/wait/accept.ts'
-import { leakFree, missing, openFds, until } from '../../support.ts'
+import { connect, type Socket } from 'node:net'
+import { join } from 'node:path'
+import { getSystemErrorMap } from 'node:util'
+import type { Test } from 'tap'
 
-/** Where a descriptor listens, told by Python: Node would take it over. */
-function nameOf(fd: number): { port: number; type: string } {
-  const source = `import socket; s = socket.socket(fileno=3)
-print(s.getsockname()[1], s.type.name)`
-  const { stdout } = spawnSync('python3', ['-c', source], {
-    stdio: ['ignore', 'pipe', 'inherit', fd],
-    encoding: 'utf8',
-  })
-  const [port = '', type = ''] = stdout.trim().split(' ')
-  return { port: Number(port), type }
+import * as unix from '../../../lib/socket/unix.ts'
+import { Acceptor, connectionsOn } from '../../../lib/wait/accept.ts'
+import { listenAt } from '../../../lib/wait/listen-at.ts'
+import {
+  leakFree,
+  missing,
+  Running,
+  script,
+  temporaryFolder,
+} from '../../support.ts'
+
+async function listening(t: Test): Promise<{ path: string; fd: number }> {
+  const path = join(temporaryFolder(t), 's')
+  return { path, fd: await listenAt(path) }
 }
 
-for (const address of ['127.0.0.1', '::1']) {
-  leakFree(`serviceSocket('tcp', '${address}') listens`, async (t) => {
-    const fd = serviceSocket('tcp', address, 0)
-    const server = createServer((socket) => socket.end('hello'))
-    server.listen({ fd })
-    await once(server, 'listening')
-    const { port } = server.address() as AddressInfo
-    const client = connect(port, address)
-    const [data] = await once(client, 'data')
-    t.equal(String(data), 'hello')
-    client.destroy()
-    await once(client, 'close')
-    server.close()
-    await once(server, 'close')
-  })
-
-  leakFree(`serviceSocket('udp', '${address}') is bound`, async (t) => {
-    const fd = serviceSocket('udp', address, 0)
-    const type = address === '::1' ? 'udp6' : 'udp4'
-    const server = createSocket(type).bind({ fd })
-    const client = createSocket(type)
-    client.send('hello', server.address().port, address)
-    const [data] = await once(server, 'message')
-    t.equal(String(data), 'hello')
-    for (const socket of [client, server]) {
-      socket.close()
-      await once(socket, 'close')
-    }
-  })
+async function dial(t: Test, path: string): Promise<Socket> {
+  const client = connect(path)
+  t.teardown(() => client.destroy())
+  await once(client, 'connect')
+  client.on('error', () => {})
+  return client
 }
-
-leakFree(
-  'serviceSocket() has the port for itself',
-  async (t) => {
-    for (const protocol of ['tcp', 'udp'] as const) {
-      const fd = serviceSocket(protocol, '127.0.0.1', 0)
-      const { port, type } = nameOf(fd)
-      t.equal(type, protocol === 'tcp' ? 'SOCK_STREAM' : 'SOCK_DGRAM')
-      const before = openFds()
-      t.throws(() => serviceSocket(protocol, '127.0.0.1', port), {
-        code: 'EADDRINUSE',
-        message: new RegExp(`127.0.0.1 port ${port}$`),
-      })
-      t.throws(() => serviceSocket(protocol, '0.0.0.0', port), {
-        code: 'EADDRINUSE',
-      })
-      t.same(openFds(), before, 'a failure leaves no descriptor behind')
-      closeSync(fd)
-    }
-    t.throws(() => serviceSocket('udp', 'localhost', 1), RangeError)
-  },
-  missing('python3'),
-)
 
 leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
-  const fd = serviceSocket('tcp', '127.0.0.1', 0)
-  const { port } = nameOf(fd)
+  const { path, fd } = await listening(t)
   const stop = new AbortController()
   const connections = connectionsOn(fd, stop.signal)
   // One that waits already, and one that is waited for.
-  const clients = [connect(port, '127.0.0.1')]
-  for (let round = 0; round < 2; round++) {
-    const { value: accepted = -1 } = await connections.next()
+  const first = await dial(t, path)
+  const { value: one = -1 } = await connections.next()
+  const next = connections.next()
+  const second = await dial(t, path)
+  const { value: other = -1 } = await next
+  for (const accepted of [one, other]) {
     t.ok(fstatSync(accepted).isSocket())
-    const server = new Socket({ fd: accepted })
-    server.end('hello')
-    const client = clients[round]
-    if (client === undefined) break
-    const [data] = await once(client, 'data')
-    t.equal(String(data), 'hello')
-    client.destroy()
-    server.destroy()
-    setImmediate(() => clients.push(connect(port, '127.0.0.1')))
-    await until('the next dials', () => clients.length === round + 2)
+    closeSync(accepted)
   }
-  const { value: last = -1 } = await connections.next()
-  closeSync(last)
-  clients.pop()?.destroy()
+  for (const client of [first, second]) await once(client.resume(), 'close')
 
   const end = connections.next()
   setImmediate(() => stop.abort())
@@ -108,14 +55,12 @@ leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
 })
 
 leakFree('connectionsOn() aborted while nobody asks ends next', async (t) => {
-  const never = serviceSocket('tcp', '127.0.0.1', 0)
-  const none = connectionsOn(never, AbortSignal.abort())
+  const never = await listening(t)
+  const none = connectionsOn(never.fd, AbortSignal.abort())
   t.match(await none.next(), { done: true })
 
-  const fd = serviceSocket('tcp', '127.0.0.1', 0)
-  const clients = [1, 2].map(() => connect(nameOf(fd).port, '127.0.0.1'))
-  await Promise.all(clients.map((client) => once(client, 'connect')))
-  for (const client of clients) client.on('error', () => {})
+  const { path, fd } = await listening(t)
+  const clients = [await dial(t, path), await dial(t, path)]
   const stop = new AbortController()
   const connections = connectionsOn(fd, stop.signal)
   closeSync((await connections.next()).value ?? -1)
@@ -124,45 +69,238 @@ leakFree('connectionsOn() aborted while nobody asks ends next', async (t) => {
   for (const client of clients) client.destroy()
 })
 
+leakFree('connectionsOn() throws for what does not listen', async (t) => {
+  const expected = { code: 'EINVAL', syscall: 'accept' }
+  await t.rejects(connectionsOn(unix.newSocket()).next(), expected)
+  const [one, other] = unix.newSocketpair()
+  await t.rejects(connectionsOn(one).next(), expected)
+  closeSync(other)
+})
+
 leakFree(
-  'connectionsOn() waits for a free descriptor',
+  'an Acceptor waits for a free descriptor, and says so once',
   async (t) => {
-    const fd = serviceSocket('tcp', '127.0.0.1', 0)
-    const client = connect(nameOf(fd).port, '127.0.0.1')
-    await once(client, 'connect')
-    const limit = (most: string): void => {
-      const args = ['--pid', String(process.pid), `--nofile=${most}:`]
-      execFileSync('prlimit', args)
-    }
-    const usual = execFileSync(
-      'prlimit',
-      ['--pid', String(process.pid), '--nofile', '-o', 'SOFT', '--noheadings'],
-      { encoding: 'utf8' },
-    )
-    limit('400')
-    const fillers: number[] = []
-    t.throws(() => {
-      for (;;) fillers.push(openSync('/dev/null', 'r'))
-    }, /EMFILE/)
-    const connections = connectionsOn(fd)
-    const next = connections.next()
-    const first = fillers.pop() ?? -1
-    // Long enough for it to have failed, and to be waiting.
-    setImmediate(() => closeSync(first))
-    const { value: accepted = -1 } = await next
+    const { path, fd } = await listening(t)
+    const client = await dial(t, path)
+    const warnings: Error[] = []
+    const acceptor = new Acceptor(fd, {
+      address: path,
+      onWarning: (warning) => warnings.push(warning),
+    })
+    const free = useUpDescriptors(t)
+    const next = acceptor.next()
+    t.match(warnings, [
+      {
+        code: 'EMFILE',
+        syscall: 'accept',
+        message: `accept EMFILE ${path}: accepting goes on after a pause`,
+      },
+    ])
+    const first = free()
+    const accepted = await next
     t.equal(accepted, first, 'the one that became free')
-    for (const each of [accepted, ...fillers]) closeSync(each)
-    limit(usual.trim())
+    t.equal(warnings.length, 1, 'one warning for all failures')
+    closeSync(accepted ?? -1)
     client.destroy()
-    const end = connections.return(undefined)
-    t.match(await end, { done: true })
-    await once(client, 'close')
+    acceptor.close()
   },
-  missing('python3', 'prlimit'),
+  missing('prlimit'),
 )
 
-leakFree('connectionsOn() throws for what does not listen', async (t) => {
-  const fd = newSocket()
-  const expected = { code: 'EINVAL', syscall: 'accept' }
-  await t.rejects(connectionsOn(fd).next(), expected)
+leakFree(
+  'an Acceptor that pauses is closed, or aborted, at once',
+  async (t) => {
+    const { path, fd } = await listening(t)
+    const client = await dial(t, path)
+    const acceptor = new Acceptor(fd, { onWarning: () => {} })
+    acceptor.keepAlive(false)
+    const free = useUpDescriptors(t)
+    const stop = new AbortController()
+    const aborted = acceptor.next(stop.signal)
+    const closed = acceptor.next()
+    acceptor.keepAlive(true)
+    stop.abort()
+    await t.rejects(aborted, { name: 'AbortError' })
+    acceptor.close()
+    t.equal(await closed, undefined)
+    t.equal(await acceptor.next(), undefined)
+    free()
+    client.destroy()
+  },
+  missing('prlimit'),
+)
+
+leakFree(
+  'an onWarning that throws is told to whoever waits',
+  async (t) => {
+    const { path, fd } = await listening(t)
+    const client = await dial(t, path)
+    const acceptor = new Acceptor(fd, {
+      onWarning: () => {
+        throw new Error('too many warnings')
+      },
+    })
+    const free = useUpDescriptors(t)
+    await t.rejects(acceptor.next(), { message: 'too many warnings' })
+    free()
+    const accepted = await acceptor.next()
+    t.ok(accepted !== undefined, 'it goes on for the next')
+    closeSync(accepted ?? -1)
+    client.destroy()
+    acceptor.close()
+  },
+  missing('prlimit'),
+)
+
+leakFree('an Acceptor lets others have their turn', async (t) => {
+  const { path, fd } = await listening(t)
+  const clients: Socket[] = []
+  for (let i = 0; i < 100; i++) clients.push(await dial(t, path))
+  const acceptor = new Acceptor(fd)
+  let accepted = 0
+  let atFirstTurn = 0
+  setImmediate(() => {
+    atFirstTurn = accepted
+  })
+  while (accepted < clients.length) {
+    closeSync((await acceptor.next()) ?? -1)
+    accepted++
+  }
+  t.ok(atFirstTurn > 0 && atFirstTurn < clients.length, `${atFirstTurn}`)
+  acceptor.close()
+  for (const client of clients) client.destroy()
+})
+
+// Opens all that the process may open. Returns what closes the lot again, and
+// tells the lowest number that becomes free.
+function useUpDescriptors(t: Test): () => number {
+  const prlimit = (...args: string[]): string => {
+    const pid = ['--pid', String(process.pid)]
+    return execFileSync('prlimit', [...pid, ...args], { encoding: 'utf8' })
+  }
+  const usual = prlimit('--nofile', '-o', 'SOFT', '--noheadings').trim()
+  prlimit('--nofile=400:')
+  const fillers: number[] = []
+  try {
+    for (;;) fillers.push(openSync('/dev/null', 'r'))
+  } catch (error) {
+    t.match(error, { code: 'EMFILE' })
+  }
+  const free = (): number => {
+    const lowest = Math.min(...fillers)
+    for (const fd of fillers.splice(0)) closeSync(fd)
+    prlimit(`--nofile=${usual}:`)
+    return lowest
+  }
+  t.teardown(free)
+  return free
+}
+
+const SERVER = `
+  import { listen } from './lib/index.ts'
+  const listener = await listen(process.argv[1])
+  process.on('warning', ({ message }) => console.log('warning: ' + message))
+  console.log('ready')
+  try {
+    await listener.serve(async (conn) => {
+      const message = await conn.recvmsg()
+      if (String(message?.data) === 'stop') return listener.close()
+      await conn.sendmsg('answer')
+    })
+  } catch (error) {
+    console.log('ended: ' + error.code)
+  }
+`
+
+/** A server for whose accept4(2) strace returns errors. */
+async function failingServer(t: Test, inject: string) {
+  const path = join(temporaryFolder(t), 's')
+  const server = new Running(t, [
+    ...['strace', '-f', '-q', '-o', '/dev/null', '-e', 'trace=accept4'],
+    ...['-e', `inject=accept4:${inject}`],
+    ...script('--input-type=module', '-e'),
+    SERVER,
+    path,
+  ])
+  await server.printed(/ready/)
+  return { server, path }
+}
+
+async function ask(t: Test, path: string, text: string): Promise<string> {
+  const client = await dial(t, path)
+  client.end(text)
+  const chunks = await client.toArray()
+  return Buffer.concat(chunks).toString()
+}
+
+leakFree(
+  'a server outlives what strace makes accept(2) return',
+  async (t) => {
+    const { server, path } = await failingServer(t, 'error=ENOMEM:when=1..5')
+    t.equal(await ask(t, path, 'first'), 'answer')
+    t.equal(await ask(t, path, 'second'), 'answer')
+    await ask(t, path, 'stop')
+    t.equal((await server.exit).code, 0)
+    const expected = new RegExp(`^ready\nwarning: accept ENOMEM ${path}: .*\n$`)
+    t.match(server.stdout, expected, 'one line for five failures')
+  },
+  missing('strace'),
+)
+
+leakFree(
+  'a server ends with what cannot pass',
+  async (t) => {
+    const { server, path } = await failingServer(t, 'error=ENOTSOCK')
+    await ask(t, path, 'first').catch(() => '')
+    t.equal((await server.exit).code, 0)
+    t.equal(server.stdout, 'ready\nended: ENOTSOCK\n')
+  },
+  missing('strace'),
+)
+
+/** An Acceptor for which accept(2) first returns `errors`. */
+async function failing(t: Test, fd: number, errors: string[]) {
+  const numbers = new Map<string, number>()
+  for (const [errno, [name]] of getSystemErrorMap()) numbers.set(name, errno)
+  const warnings: Error[] = []
+  const acceptFrom = (fd: number): number =>
+    numbers.get(errors.shift() ?? '') ?? unix.acceptFrom(fd)
+  const { Acceptor } = await t.mockImport<
+    typeof import('../../../lib/wait/accept.ts')
+  >('../../../lib/wait/accept.ts', {
+    '../../../lib/socket/unix.ts': { ...unix, acceptFrom },
+  })
+  const onWarning = (warning: Error): void => void warnings.push(warning)
+  return { acceptor: new Acceptor(fd, { onWarning }), warnings }
+}
+
+leakFree('errors of accept(2) that pass are tried again', async (t) => {
+  const passing = [
+    ...['EINTR', 'EMFILE', 'ENFILE', 'ENOBUFS', 'ENOMEM', 'EPERM', 'EPROTO'],
+    ...['ECONNABORTED', 'ENETDOWN', 'ENOPROTOOPT', 'EHOSTDOWN', 'ENONET'],
+    ...['EHOSTUNREACH', 'ENOTSUP', 'ENETUNREACH', 'ETIMEDOUT'],
+  ]
+  const errors = passing.flatMap((name) => [name, name])
+  const { path, fd } = await listening(t)
+  const { acceptor, warnings } = await failing(t, fd, errors)
+  const client = await dial(t, path)
+  closeSync((await acceptor.next()) ?? -1)
+  t.strictSame(errors, [])
+  t.match(
+    warnings,
+    passing.map((code) => ({ code, syscall: 'accept' })),
+    'one warning for each kind',
+  )
+  acceptor.close()
+  client.destroy()
+})
+
+leakFree('errors of accept(2) that cannot pass are thrown', async (t) => {
+  for (const code of ['EBADF', 'EINVAL', 'ENOTSOCK', 'EFAULT', 'ENOSYS']) {
+    const { fd } = await listening(t)
+    const { acceptor, warnings } = await failing(t, fd, [code])
+    await t.rejects(acceptor.next(), { code, syscall: 'accept' })
+    t.strictSame(warnings, [])
+    acceptor.close()
+  }
 })
