@@ -21,7 +21,7 @@ import {
   onStop,
   usageError,
 } from '../../lib/script/cli.ts'
-import { descriptorLimit } from '../../lib/socket/unix.ts'
+import { descriptorLimit } from '../../lib/socket/options.ts'
 import { Live, type Session } from './live.ts'
 import { Parking } from './parking.ts'
 
