@@ -5,7 +5,7 @@ import { closeSync } from 'node:fs'
 import { serviceSocket } from '../../lib/index.ts'
 import { host } from '../../lib/layouts.ts'
 import { allocate, check, declare } from '../../lib/libc.ts'
-import { sockaddr } from '../../lib/socket/inet.ts'
+import { inetAddress } from '../../lib/socket/sockaddr.ts'
 import { acceptFrom } from '../../lib/socket/unix.ts'
 
 const AF_INET = 2 // on every platform
@@ -28,7 +28,7 @@ export function tcpPair(): [number, number] {
 
   const port = name.bytes.readUInt16BE(2)
   const near = check('socket', socket(AF_INET, host.constants.SOCK_STREAM, 0))
-  name.bytes.set(sockaddr(LOOPBACK, port))
+  name.bytes.set(inetAddress(LOOPBACK, port))
   check('connect', connect(near, name.address, name.bytes.length))
   const far = check('accept', acceptFrom(listening))
   closeSync(listening)

@@ -34,7 +34,7 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { descriptorLimit } from '../../lib/socket/unix.ts'
+import { descriptorLimit } from '../../lib/socket/options.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
 Holds idle connections for the fronts that connect to SOCKET. Ctrl-C ends it,
