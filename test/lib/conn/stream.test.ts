@@ -3,13 +3,26 @@
 import { once } from 'node:events'
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
+import { t } from 'tap'
 
 import {
   FdStream,
   type FdStreamOptions,
   socketpair,
 } from '../../../lib/index.ts'
-import { leakFree, pipe, until } from '../../support.ts'
+import { shutdownWriting } from '../../../lib/socket/unix.ts'
+import {
+  leakFree,
+  missing,
+  openFds,
+  pipe,
+  run,
+  script,
+  until,
+} from '../../support.ts'
+
+const notRoot =
+  process.getuid?.() === 0 ? false : 'needs root, who can become nobody'
 
 function streams(options: FdStreamOptions = {}): [FdStream, FdStream] {
   const [a, b] = socketpair()
@@ -24,6 +37,11 @@ async function read(stream: FdStream): Promise<string> {
   })
   await once(stream, 'end')
   return all
+}
+
+/** So many descriptors to send. */
+function files(count: number): number[] {
+  return Array(count).fill(0)
 }
 
 async function closed(...all: FdStream[]): Promise<void> {
@@ -288,6 +306,256 @@ leakFree('ref(), unref() are passed on', async (t) => {
   t.equal(a.ref(), a)
   a.destroy()
   b.destroy()
+  await closed(a, b)
+})
+
+// The duplicates that writeWithFds() makes, by what is open that was not before.
+function writeWithCopies(stream: FdStream, bytes: string, fds: number[]) {
+  const before = openFds()
+  stream.writeWithFds(bytes, fds)
+  const copies = openFds().filter((line) => !before.includes(line))
+  return copies.map((line) => Number.parseInt(line, 10))
+}
+
+for (const queue of ['corked', 'queued'] as const) {
+  leakFree(`nothing is sent behind a ${queue} write that fails`, async (t) => {
+    const [a, b] = streams()
+    const errors: unknown[] = []
+    a.on('error', (error) => errors.push(error))
+    if (queue === 'corked') a.cork()
+    a.write('1')
+    const copies = writeWithCopies(a, '2', [0, 1])
+    t.equal(copies.length, 2)
+    const done: string[] = []
+    a.write('3', (error) => done.push(`3 ${error ? 'failed' : 'was sent'}`))
+    a.writeWithFds('4', [0])
+    closeSync(copies[1] ?? -1)
+    if (queue === 'corked') a.uncork()
+    b.on('fds', () => t.fail('a descriptor came'))
+    t.equal(await read(b), '1')
+    await closed(a, b)
+    t.match(errors, [{ code: 'EBADF', syscall: 'sendmsg' }])
+    t.strictSame(done, ['3 failed'])
+  })
+}
+
+// In flight are, of this user, as many descriptors as may be. Then a stream
+// sends one more, with bytes around it; then those in flight are received.
+const tooMany = `
+import { closeSync } from 'node:fs'
+import { FdStream, socketpair } from './lib/index.ts'
+const [a, b] = socketpair()
+let sent = 0
+try { for (;; sent++) await a.sendFds('x', Array(20).fill(0)) }
+catch (error) { console.log(error.code) }
+const [one, other] = socketpair()
+const stream = new FdStream(one)
+stream.cork()
+stream.write('1')
+stream.writeWithFds('2', Array(20).fill(0))
+stream.write('3')
+stream.uncork()
+const first = await other.recvFds()
+console.log(String(first.data), first.fds.length)
+for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate)
+console.log('waits', stream.writableLength > 0, stream.errored)
+for (; sent > 0; sent--) {
+  for (const fd of (await b.recvFds()).fds) closeSync(fd)
+}
+const second = await other.recvFds()
+console.log(String(second.data), second.fds.length)
+for (const fd of second.fds) closeSync(fd)
+stream.destroy()
+for (const conn of [a, b, other]) conn.close()
+`
+
+t.test(
+  'too many descriptors in flight: a stream waits',
+  { skip: missing('setpriv', 'prlimit') || notRoot },
+  async (t) => {
+    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
+    const limits = ['prlimit', '--nofile=128:128']
+    const command = script('--input-type=module', '-e', tooMany)
+    const { stdout, stderr } = await run(t, [
+      'setpriv',
+      ...nobody,
+      ...limits,
+      ...command,
+    ])
+    const expected = ['ETOOMANYREFS', '1 0', 'waits true null', '23 20', '']
+    t.equal(stdout, expected.join('\n'), stderr)
+  },
+)
+
+leakFree('destroy() while a write waits for those in flight', async (t) => {
+  const [one, other] = socketpair()
+  const stream = new FdStream(one)
+  let tries = 0
+  const send = one.sendFds.bind(one)
+  one.sendFds = async (data, fds) => {
+    if (one.fd < 0) return send(data, fds)
+    tries++
+    throw Object.assign(new Error(), { code: 'ETOOMANYREFS' })
+  }
+  stream.writeWithFds('x', [0])
+  await until('several tries', () => tries > 2)
+  stream.destroy()
+  await closed(stream)
+  t.equal(await other.recvFds(), null, 'nothing was sent')
+  other.close()
+})
+
+leakFree('reading stops while too many descriptors are held', async (t) => {
+  const [a, b] = socketpair()
+  const before = openFds().length
+  const sends = Array.from({ length: 44 }, () => a.sendFds('x', files(230)))
+  const stream = new FdStream(b)
+  stream.resume()
+  let most = 0
+  for (let turn = 0; turn < 200; turn++) {
+    await new Promise((resolve) => setImmediate(resolve))
+    most = Math.max(most, openFds().length - before)
+  }
+  t.equal(most, 2 * 230, 'two messages of 44: one is less than the limit')
+  let count = 0
+  stream.on('fds', (fds: number[]) => {
+    count += fds.length
+    for (const fd of fds) closeSync(fd)
+  })
+  await Promise.all(sends)
+  a.close()
+  await closed(stream)
+  t.equal(count, 44 * 230)
+})
+
+leakFree('maxFds: the limit of a message, and of what is held', async (t) => {
+  const [a, b] = socketpair()
+  const before = openFds().length
+  const stream = new FdStream(b, { maxFds: 3 })
+  for (let i = 0; i < 9; i++) await a.sendFds('x', files(2))
+  stream.resume()
+  await until('two messages', () => openFds().length === before + 4)
+  for (let turn = 0; turn < 100; turn++) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  t.equal(openFds().length, before + 4)
+  let count = 0
+  stream.on('fds', (fds: number[]) => {
+    count += fds.length
+    for (const fd of fds) closeSync(fd)
+  })
+  await until('all', () => count === 18)
+  const failed = once(stream, 'error')
+  await a.sendFds('too many', files(4))
+  t.match(await failed, [{ code: 'ERR_TOO_MANY_FDS' }])
+  await closed(stream)
+  a.close()
+})
+
+leakFree('maxFds: 0 takes none', async (t) => {
+  const [a, b] = socketpair()
+  const stream = new FdStream(b, { maxFds: 0 })
+  stream.resume()
+  await a.sendmsg('bytes')
+  t.equal(`${await once(stream, 'data')}`, 'bytes')
+  const failed = once(stream, 'error')
+  await a.sendFds('x', files(1))
+  t.match(await failed, [{ code: 'ERR_TOO_MANY_FDS' }])
+  await closed(stream)
+  const [c, d] = socketpair()
+  for (const maxFds of [-1, 1.5, Number.NaN]) {
+    t.throws(() => new FdStream(c, { maxFds }), { name: 'RangeError' })
+  }
+  await c.sendmsg('still the connection of the caller')
+  for (const conn of [a, c, d]) conn.close()
+})
+
+leakFree('writeWithFds() refuses what is no descriptor', async (t) => {
+  const [a, b] = streams()
+  for (const fd of [Number.NaN, 1.5, 2 ** 32, 2 ** 32 + 1, -1, 2 ** 31]) {
+    const message = `Expected a file descriptor, got ${fd}`
+    t.throws(() => a.writeWithFds('x', [0, fd]), {
+      name: 'RangeError',
+      message,
+    })
+  }
+  for (const count of [254, 1000]) {
+    t.throws(() => a.writeWithFds('x', files(count)), {
+      name: 'RangeError',
+      message: new RegExp(`^Expected at most \\d+ desc.* got ${count}$`),
+    })
+  }
+  b.on('fds', () => t.fail('a descriptor came'))
+  a.end('still works')
+  t.equal(await read(b), 'still works')
+  await closed(a, b)
+})
+
+leakFree('closeFds() closes what no message claimed', async (t) => {
+  const [a, b] = streams()
+  a.writeWithFds('x', [0, 1])
+  b.resume()
+  const [fds] = await once(b, 'fds')
+  b.closeFds(fds)
+  for (const fd of fds) t.throws(() => fstatSync(fd), { code: 'EBADF' })
+  a.destroy()
+  b.destroy()
+  await closed(a, b)
+})
+
+leakFree('it takes the options of a Duplex', async (t) => {
+  const [one, other] = socketpair()
+  const controller = new AbortController()
+  const stream = new FdStream(one, {
+    writableHighWaterMark: 5,
+    readableHighWaterMark: 6,
+    encoding: 'utf8',
+    signal: controller.signal,
+  })
+  t.equal(stream.writableHighWaterMark, 5)
+  t.equal(stream.readableHighWaterMark, 6)
+  t.equal(stream.allowHalfOpen, false)
+  await other.sendmsg('text')
+  t.strictSame(await once(stream, 'data'), ['text'])
+  const failed = once(stream, 'error')
+  controller.abort()
+  t.match(await failed, [{ name: 'AbortError' }])
+  await closed(stream)
+  other.close()
+})
+
+leakFree(
+  'it closes when the peer ends, with all that was written',
+  async (t) => {
+    const [one, other] = socketpair()
+    const stream = new FdStream(one)
+    stream.write(Buffer.alloc(500_000))
+    stream.writeWithFds('last', [0])
+    await other.sendmsg('bye')
+    shutdownWriting(other.fd)
+    t.equal(await read(stream), 'bye')
+    let size = 0
+    let count = 0
+    for await (const { data, fds } of other) {
+      size += data.length
+      count += fds.length
+      for (const fd of fds) closeSync(fd)
+    }
+    t.equal(size, 500_004)
+    t.equal(count, 1)
+    await closed(stream)
+    t.equal(one.fd, -1)
+    other.close()
+  },
+)
+
+leakFree('Symbol.asyncDispose closes it', async (t) => {
+  const [a, b] = streams()
+  for (const stream of [a, b]) {
+    stream.on('error', () => {})
+    await stream[Symbol.asyncDispose]()
+    t.equal(stream.destroyed, true)
+  }
   await closed(a, b)
 })
 
