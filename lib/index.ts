@@ -1,18 +1,18 @@
 // The one public entry: everything that a program needs, and nothing more.
 
 export { cmsgAlign, cmsgLen, cmsgSpace, unixRights } from './cmsg.ts'
-export {
-  type ReceivedFds,
-  type ReceiveOptions,
-  socketpair,
-  UnixConn,
-} from './conn/conn.ts'
+export { socketpair, UnixConn } from './conn/conn.ts'
 export {
   type Frame,
   type FrameOptions,
   framesOf,
   sendFrame,
 } from './conn/frames.ts'
+export type {
+  FdStreamOptions,
+  ReceivedFds,
+  ReceiveOptions,
+} from './conn/limits.ts'
 export {
   connect,
   type ListenOptions,
@@ -20,7 +20,7 @@ export {
   UnixListener,
 } from './conn/listener.ts'
 export { canonicalAddress, ListeningSocket } from './conn/listening.ts'
-export { FdStream, type FdStreamOptions } from './conn/stream.ts'
+export { FdStream } from './conn/stream.ts'
 export type { Received } from './message.ts'
 export {
   type ControlMessage,

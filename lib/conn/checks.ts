@@ -1,9 +1,8 @@
-// What goes in and what comes out, checked: arguments before anything is sent
-// or received, messages before they are delivered. Partners: sender.ts and
-// receiver.ts. Open sendmsg(2), recvmsg(2) and unix(7) beside it.
-//
-// The kernel would take some arguments and silently leave the descriptors
-// behind, and refuse others with a bare EINVAL, long after the call.
+// What goes in and what comes out, checked: data and descriptors before they are
+// sent, messages before they are delivered. The kernel would take some of it
+// and silently leave the descriptors behind, and refuse the rest with a bare
+// EINVAL, long after the call. Partners: sender.ts and receiver.ts. Open
+// sendmsg(2), recvmsg(2) and unix(7) beside it.
 
 import { buildRights } from '../cmsg.ts'
 import { host } from '../layouts.ts'
@@ -23,22 +22,6 @@ import {
 } from '../parse.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { closeReceived } from '../socket/unix.ts'
-
-export type ReceiveOptions = {
-  /** Most bytes of data to receive, 65536 unless given. */
-  readonly maxBytes?: number
-  /** Most descriptors that a message may bring, any number unless given. */
-  readonly maxFds?: number
-  /** Ends the wait with an AbortError. Nothing that arrives is lost by it. */
-  readonly signal?: AbortSignal | undefined
-}
-
-/** What one call accepts. */
-export type Limits = {
-  readonly maxBytes: number
-  readonly maxFds: number
-  readonly signal?: AbortSignal | undefined
-}
 
 const NOTHING = Buffer.alloc(0)
 
@@ -107,31 +90,6 @@ function checkRights(data: Uint8Array, count: number): void {
     throw new RangeError(
       'Expected at least one byte of data beside the descriptors, got none: ' +
         'a stream carries descriptors with a byte, and drops them without one',
-    )
-  }
-}
-
-/**
- * What a receiving call was given, with what was not filled in.
- *
- * @throws RangeError, TypeError
- */
-export function limitsOf(options: ReceiveOptions): Limits {
-  const { maxBytes = 65536, maxFds = Number.POSITIVE_INFINITY } = options
-  checkCount('maxBytes', maxBytes, 1)
-  if (maxFds !== Number.POSITIVE_INFINITY) checkCount('maxFds', maxFds, 0)
-  const { signal } = options
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(`Expected signal as AbortSignal, got ${signal}`)
-  }
-  return { maxBytes, maxFds, signal }
-}
-
-/** @throws RangeError unless `value` is an integer, and at least `least` */
-export function checkCount(name: string, value: number, least: number): void {
-  if (!Number.isSafeInteger(value) || value < least) {
-    throw new RangeError(
-      `Expected ${name} as an integer from ${least}, got ${String(value)}`,
     )
   }
 }

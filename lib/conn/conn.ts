@@ -1,6 +1,5 @@
 // A connected Unix stream socket whose messages may carry file descriptors.
-// What cannot be done at once waits in line (sender.ts, receiver.ts) without
-// blocking the event loop. Open unix(7), sendmsg(2) and recvmsg(2) beside it.
+// What cannot be done at once waits in line (sender.ts, receiver.ts). Open unix(7), sendmsg(2) and recvmsg(2) beside it.
 
 import type { Received } from '../message.ts'
 import {
@@ -10,21 +9,11 @@ import {
 } from '../socket/options.ts'
 import { newSocketpair, setCloseOnExec } from '../socket/unix.ts'
 import { Watcher } from '../wait/watcher.ts'
-import {
-  type Limits,
-  limitsOf,
-  prepare,
-  prepareRights,
-  type ReceiveOptions,
-  takeRights,
-} from './checks.ts'
+import { prepare, prepareRights, takeRights } from './checks.ts'
+import type { Limits, ReceivedFds, ReceiveOptions } from './limits.ts'
+import { limitsOf } from './limits.ts'
 import { Receiver } from './receiver.ts'
 import { Sender } from './sender.ts'
-
-export type { ReceiveOptions } from './checks.ts'
-
-/** Bytes, and the descriptors that came with them: the caller's to close. */
-export type ReceivedFds = { readonly data: Buffer; readonly fds: number[] }
 
 export class UnixConn {
   #fd: number
@@ -69,11 +58,10 @@ export class UnixConn {
    * `control` open, and `data` as it is, until this resolves; then close your
    * copies of what you gave away.
    *
-   * Each call stands alone: where one is rejected for its own sake (EBADF,
-   * ETOOMANYREFS, data detached), nothing of it was sent, and those behind it
-   * are sent all the same. A caller whose messages depend on each other awaits
-   * each, or uses an FdStream. Where a message was cut by a failure (EPIPE),
-   * all that follow are rejected with the same error; receiving goes on.
+   * Each call stands alone: of one that is rejected (EBADF, ETOOMANYREFS)
+   * nothing was sent, and those behind it are sent all the same. Who needs all
+   * or none awaits each, or uses an FdStream. Where a failure (EPIPE) cuts a
+   * message, all that follow fail with the same error; receiving goes on.
    *
    * @param control control messages, such as `unixRights(fd)`. Descriptors
    * need at least one byte of data to ride on
@@ -98,7 +86,7 @@ export class UnixConn {
    * FreeBSD it may go on with bytes sent after it.
    *
    * @returns null at end of file and once the connection is closed
-   * @throws TypeError, RangeError at once, with nothing received
+   * @throws TypeError, RangeError at the call
    * @throws Error ERR_FDS_TRUNCATED if descriptors were lost on their way in,
    * as this process has no room for more (RLIMIT_NOFILE); ERR_TOO_MANY_FDS for
    * more than `maxFds`. Those that came are closed, `data` of the error holds
@@ -161,7 +149,7 @@ export class UnixConn {
     return this.messages()
   }
 
-  /** Who is at the other end: see `peerCredentials` in socket/options.ts. */
+  /** Who is at the other end, as the kernel noted it: SO_PEERCRED in unix(7). */
   peerCredentials(): Credentials {
     return peerCredentials(this.#fd)
   }
@@ -194,13 +182,10 @@ export class UnixConn {
     return this
   }
 
-  async #recvFds(
-    limits: Limits,
-    readsAhead: boolean,
-  ): Promise<ReceivedFds | null> {
+  async #recvFds(limits: Limits, ahead: boolean): Promise<ReceivedFds | null> {
     // takeRights counts, as it alone can tell the rights from a pidfd.
     const any = { ...limits, maxFds: Number.POSITIVE_INFINITY }
-    const message = await this.#receiver.receive(any, readsAhead)
+    const message = await this.#receiver.receive(any, ahead)
     if (message === null) return null
     return { data: message.data, fds: takeRights(message, limits.maxFds) }
   }

@@ -16,12 +16,8 @@ import { countDescriptors } from '../parse.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
-import {
-  checkReceived,
-  closeDescriptorsOf,
-  isEnd,
-  type Limits,
-} from './checks.ts'
+import { checkReceived, closeDescriptorsOf, isEnd } from './checks.ts'
+import type { Limits } from './limits.ts'
 
 type Waiting = Limits & {
   readonly readsAhead: boolean

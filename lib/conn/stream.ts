@@ -2,40 +2,22 @@
 // beside them. This is the shape that protocol libraries (D-Bus, Wayland, X11)
 // ask of a transport.
 
-import { Duplex, type DuplexOptions } from 'node:stream'
+import { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { host } from '../layouts.ts'
 import { duplicate, shutdownWriting } from '../socket/unix.ts'
-import { checkCount, closeAll, prepareRights } from './checks.ts'
+import { closeAll, prepareRights } from './checks.ts'
 import type { UnixConn } from './conn.ts'
+import { checkCount, type FdStreamOptions } from './limits.ts'
 
 type Callback = (error?: Error | null) => void
-
-/** Those of a Duplex, less the functions and modes that are the stream's own. */
-export type FdStreamOptions = Pick<
-  DuplexOptions,
-  | 'allowHalfOpen'
-  | 'autoDestroy'
-  | 'defaultEncoding'
-  | 'emitClose'
-  | 'encoding'
-  | 'highWaterMark'
-  | 'readableHighWaterMark'
-  | 'signal'
-  | 'writableHighWaterMark'
-> & {
-  /**
-   * Most descriptors that may arrive with one piece of bytes: more destroy the
-   * stream with ERR_TOO_MANY_FDS. While so many wait for a listener, nothing
-   * is read. Unless given, as many as one message can carry here.
-   */
-  readonly maxFds?: number
-}
 
 /** The first and the longest time between two tries of a send, in ms. */
 const FIRST_DELAY = 1
 const LAST_DELAY = 32
+
+const NOTHING = Buffer.alloc(0)
 
 /**
  * Events besides those of a Duplex: `'fds'`, with an array of descriptors that
@@ -95,9 +77,7 @@ export class FdStream extends Duplex {
   writeWithFds(bytes: string | Uint8Array, fds: readonly number[]): boolean {
     const chunk = Buffer.from(bytes)
     if (chunk.length === 0) {
-      throw new RangeError(
-        'Expected at least one byte to go with the descriptors, got none',
-      )
+      throw new RangeError('Expected a byte to carry the descriptors, got none')
     }
     prepareRights(chunk, fds)
     // Ended or destroyed: write() says so, and nothing is left to close.
@@ -118,10 +98,8 @@ export class FdStream extends Duplex {
     closeAll(fds)
   }
 
-  override _write(chunk: Buffer, _: BufferEncoding, done: Callback): void {
-    this.#send([chunk]).then(() => done(), done)
-  }
-
+  // All that was written while an earlier write waited, or one chunk: without a
+  // _write of its own, a Writable calls this for either.
   override _writev(items: { chunk: Buffer }[], done: Callback): void {
     this.#send(items.map(({ chunk }) => chunk)).then(() => done(), done)
   }
@@ -161,20 +139,21 @@ export class FdStream extends Duplex {
   // begins one; plain chunks go along with what stands before them. One message
   // is awaited before the next is sent: behind one that fails nothing may go.
   async #send(chunks: readonly Buffer[]): Promise<void> {
-    for (let start = 0, end = 1; start < chunks.length; start = end++) {
-      while (end < chunks.length && !this.#carriesFds(chunks[end])) end++
-      const [first, ...others] = chunks.slice(start, end)
-      if (first) await this.#sendMessage(first, others)
+    let message: Buffer[] = []
+    for (const chunk of chunks) {
+      if (message.length > 0 && this.#outgoing.has(chunk)) {
+        await this.#sendMessage(message)
+        message = []
+      }
+      message.push(chunk)
     }
+    await this.#sendMessage(message)
   }
 
-  #carriesFds(chunk: Buffer | undefined): boolean {
-    return chunk !== undefined && this.#outgoing.has(chunk)
-  }
-
-  async #sendMessage(first: Buffer, others: readonly Buffer[]): Promise<void> {
+  async #sendMessage(chunks: readonly Buffer[]): Promise<void> {
+    const [first = NOTHING, ...others] = chunks
+    const bytes = others.length > 0 ? Buffer.concat(chunks) : first
     const fds = this.#outgoing.get(first) ?? []
-    const bytes = others.length > 0 ? Buffer.concat([first, ...others]) : first
     for (let delay = FIRST_DELAY; ; delay = Math.min(2 * delay, LAST_DELAY)) {
       try {
         await this.#conn.sendFds(bytes, fds)
