@@ -1,6 +1,6 @@
-// The bytes of ancillary data: what the CMSG_* macros compute, and one control
-// message of type SCM_RIGHTS built; parse.ts takes them apart. Pure arithmetic,
-// no calls. Open cmsg(3) and unix(7) beside it.
+// The bytes of ancillary data: what the CMSG_* macros compute, a control
+// message of type SCM_RIGHTS built, and a control buffer taken apart. Pure
+// arithmetic, no calls. Open cmsg(3) and unix(7) beside it.
 //
 // A control buffer with one control message of one descriptor, 64-bit Linux:
 //
@@ -19,23 +19,28 @@ import { Buffer } from 'node:buffer'
 import { type Abi, host } from './layouts.ts'
 
 /** sizeof(int): a descriptor travels as a signed 32-bit number. */
-export const FD_SIZE = 4
+const FD_SIZE = 4
 
-/** All the layouts are little-endian, as DataView wants it said. */
-export const LE = true
-
-/** msg_controllen is 32 bits wide on some platforms, and signed in the kernel. */
+/** msg_controllen has 32 bits on some platforms, signed ones in the kernel. */
 const MAX_LENGTH = 0x7fffffff
 
-/** CMSG_ALIGN: `length` in bytes, rounded up to where a header may begin. */
+/**
+ * CMSG_ALIGN: `length` in bytes, rounded up to where a header may begin.
+ *
+ * @throws RangeError for what is no length of a control buffer
+ * @see cmsg(3)
+ */
 export function cmsgAlign(length: number, abi: Abi = host): number {
-  checkLength(length, abi)
+  const most = MAX_LENGTH - abi.cmsghdr.cmsg_data - abi.cmsgAlignment
+  if (!Number.isInteger(length) || length < 0 || length > most) {
+    throw new RangeError(`Expected 0 to ${most} bytes, got ${length}`)
+  }
   return Math.ceil(length / abi.cmsgAlignment) * abi.cmsgAlignment
 }
 
-/** CMSG_LEN: the cmsg_len of a message with `dataLength` bytes of payload. */
+/** CMSG_LEN: the cmsg_len, in bytes, for `dataLength` bytes of payload. */
 export function cmsgLen(dataLength: number, abi: Abi = host): number {
-  checkLength(dataLength, abi)
+  cmsgAlign(dataLength, abi) // for its check
   return abi.cmsghdr.cmsg_data + dataLength
 }
 
@@ -46,9 +51,10 @@ export function cmsgSpace(dataLength: number, abi: Abi = host): number {
 
 /**
  * One SCM_RIGHTS control message that carries `fds`, padding included and
- * zeroed. Neither duplicates nor closes them.
+ * zeroed, for `conn.sendmsg`. Neither duplicates nor closes the descriptors.
  *
- * @throws RangeError for what is not a descriptor number
+ * @throws RangeError for what is no descriptor number
+ * @see unix(7)
  */
 export function unixRights(...fds: number[]): Buffer {
   return buildRights(fds)
@@ -58,30 +64,149 @@ export function unixRights(...fds: number[]): Buffer {
 export function buildRights(fds: readonly number[], abi: Abi = host): Buffer {
   const size = cmsgSpace(fds.length * FD_SIZE, abi)
   const message = Buffer.allocUnsafe(size).fill(0)
-  const view = viewOf(message)
   const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
-  view.setUint32(cmsg_len, cmsgLen(fds.length * FD_SIZE, abi), LE)
-  view.setInt32(cmsg_level, abi.constants.SOL_SOCKET, LE)
-  view.setInt32(cmsg_type, abi.constants.SCM_RIGHTS, LE)
+  message.writeUInt32LE(cmsgLen(fds.length * FD_SIZE, abi), cmsg_len)
+  message.writeInt32LE(abi.constants.SOL_SOCKET, cmsg_level)
+  message.writeInt32LE(abi.constants.SCM_RIGHTS, cmsg_type)
   let offset = cmsg_data
   for (const fd of fds) {
     if (!Number.isInteger(fd) || fd < 0 || fd > MAX_LENGTH) {
       throw new RangeError(`Expected a file descriptor, got ${String(fd)}`)
     }
-    view.setInt32(offset, fd, LE)
-    offset += FD_SIZE
+    offset = message.writeInt32LE(fd, offset)
   }
   return message
 }
 
-function checkLength(length: number, abi: Abi): void {
-  const most = MAX_LENGTH - abi.cmsghdr.cmsg_data - abi.cmsgAlignment
-  if (!Number.isInteger(length) || length < 0 || length > most) {
-    throw new RangeError(`Expected 0 to ${most} bytes, got ${length}`)
-  }
+export type ControlMessage = {
+  /** cmsg_level, such as SOL_SOCKET. */
+  readonly level: number
+  /** cmsg_type, such as SCM_RIGHTS. */
+  readonly type: number
+  /** The payload, without header and padding. */
+  readonly data: Buffer
 }
 
-/** The bytes, for reading and writing numbers. */
-export function viewOf(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+/**
+ * The control messages in a control buffer, in order. The payloads are views
+ * into `control`, not copies.
+ *
+ * @throws Error if a header claims less than itself or more than there is
+ * @see cmsg(3), CMSG_FIRSTHDR and CMSG_NXTHDR
+ */
+export function parseControlMessages(
+  control: Uint8Array,
+  abi: Abi = host,
+): ControlMessage[] {
+  return walk(control, true, abi)
+}
+
+/**
+ * The descriptors that an SCM_RIGHTS control message carries. The caller owns
+ * each of them and must close it.
+ *
+ * @throws Error for any other control message: a payload of credentials, read
+ * as descriptors, would have the caller close somebody else's
+ */
+export function parseUnixRights(
+  message: ControlMessage,
+  abi: Abi = host,
+): number[] {
+  if (!isRights(message, abi)) {
+    throw new Error(
+      'Expected an SCM_RIGHTS control message, ' +
+        `got level ${message.level}, type ${message.type}`,
+    )
+  }
+  return checkGranted(readInts(message.data))
+}
+
+export function isRights(message: ControlMessage, abi: Abi = host): boolean {
+  const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
+  return message.level === SOL_SOCKET && message.type === SCM_RIGHTS
+}
+
+/**
+ * The descriptors in a control buffer: those that SCM_RIGHTS control messages
+ * carry, and the others, which the kernel added and nobody sent (SCM_PIDFD). Of
+ * the others one may be negative: why the kernel could not make it.
+ *
+ * @throws Error as parseControlMessages and parseUnixRights do
+ */
+export function splitDescriptors(
+  control: Uint8Array,
+  abi: Abi = host,
+): { rights: number[]; others: number[] } {
+  const { rights, others } = sort(control, true, abi)
+  return { rights: checkGranted(rights), others }
+}
+
+/**
+ * Every descriptor that came with a control buffer, however malformed, so that
+ * it can be closed.
+ */
+export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
+  const { rights, others } = sort(control, false, abi)
+  // A security module may refuse single descriptors and leave -1 in the slot.
+  return rights.concat(others).filter((fd) => fd >= 0)
+}
+
+function sort(control: Uint8Array, isStrict: boolean, abi: Abi) {
+  const { SOL_SOCKET, SCM_PIDFD } = abi.constants
+  const rights: number[] = []
+  const others: number[] = []
+  for (const message of walk(control, isStrict, abi)) {
+    const { level, type, data } = message
+    const isPidfd = level === SOL_SOCKET && type === SCM_PIDFD
+    if (isRights(message, abi)) rights.push(...readInts(data))
+    else if (isPidfd && SCM_PIDFD !== 0) others.push(...readInts(data))
+  }
+  return { rights, others }
+}
+
+// Nothing in the buffer is believed. darwin leaves the original cmsg_len behind
+// when it cut a message short, and a cmsg_len of 0 sends the C macro of the
+// BSDs round for ever. So a payload ends where the buffer ends at the latest,
+// and the walk ends at a header that claims less than itself. The padding of
+// the last message may be missing.
+function walk(control: Uint8Array, isStrict: boolean, abi: Abi) {
+  const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
+  const bytes = Buffer.from(control.buffer, control.byteOffset, control.length)
+  const messages: ControlMessage[] = []
+  let start = 0
+  while (bytes.length - start >= cmsg_data) {
+    const available = bytes.length - start
+    const claimed = bytes.readUInt32LE(start + cmsg_len)
+    const isTrue = claimed >= cmsg_data && claimed <= available
+    if (isStrict && !isTrue) {
+      throw new Error(
+        `Expected a cmsg_len of ${cmsg_data} to ${available} bytes, ` +
+          `got ${claimed}`,
+      )
+    }
+    const end = start + Math.max(cmsg_data, Math.min(claimed, available))
+    messages.push({
+      level: bytes.readInt32LE(start + cmsg_level),
+      type: bytes.readInt32LE(start + cmsg_type),
+      data: bytes.subarray(start + cmsg_data, end),
+    })
+    if (!isTrue || claimed === available) break
+    start += cmsgAlign(claimed, abi)
+  }
+  return messages
+}
+
+// A payload that is no multiple of an int ends in a scrap, not a descriptor.
+function readInts(data: Buffer): number[] {
+  const ints: number[] = []
+  for (let at = 0; at + FD_SIZE <= data.length; at += FD_SIZE) {
+    ints.push(data.readInt32LE(at))
+  }
+  return ints
+}
+
+function checkGranted(fds: number[]): number[] {
+  const denied = fds.findIndex((fd) => fd < 0)
+  if (denied < 0) return fds
+  throw new Error(`Expected descriptors, got ${fds[denied]} in slot ${denied}`)
 }

@@ -1,6 +1,14 @@
 // The one public entry: everything that a program needs, and nothing more.
 
-export { cmsgAlign, cmsgLen, cmsgSpace, unixRights } from './cmsg.ts'
+export {
+  type ControlMessage,
+  cmsgAlign,
+  cmsgLen,
+  cmsgSpace,
+  parseControlMessages,
+  parseUnixRights,
+  unixRights,
+} from './cmsg.ts'
 export { socketpair, UnixConn } from './conn/conn.ts'
 export {
   type Frame,
@@ -22,11 +30,6 @@ export {
 export { canonicalAddress, ListeningSocket } from './conn/listening.ts'
 export { FdStream } from './conn/stream.ts'
 export type { Received } from './message.ts'
-export {
-  type ControlMessage,
-  parseControlMessages,
-  parseUnixRights,
-} from './parse.ts'
 export { boundSocket, type Protocol, serviceSocket } from './socket/inet.ts'
 export type { Credentials } from './socket/options.ts'
 export { describeFd, readableFrom } from './socket/readable.ts'

@@ -46,6 +46,19 @@ export function declare<const P extends readonly Param[]>(
 }
 
 /**
+ * Whether the process has a C function of this name. To find out it is called,
+ * without arguments: only for those that take none and change nothing.
+ */
+export function hasFunction(name: string): boolean {
+  try {
+    declare(name, 'int', [])()
+    return true
+  } catch {
+    return false
+  }
+}
+
+/**
  * Zeroed memory at a known address. V8 never moves the memory behind a Buffer
  * of its own, but frees it with the Buffer: keep the result for as long as an
  * address into it is in use.

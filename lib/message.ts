@@ -1,6 +1,6 @@
 // sendmsg(2) and recvmsg(2) on a non-blocking socket, one message or several
-// in one call. Nothing here waits: "not now" is a result. Who waits, and how,
-// is the business of conn.ts.
+// in one call. Nothing here waits: -EAGAIN is a result like any other, and the
+// callers in lib/conn/ wait for the socket and try again.
 //
 // All calls share one stretch of memory, laid out once:
 //
@@ -11,11 +11,11 @@
 
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
-import { cmsgLen, cmsgSpace, viewOf } from './cmsg.ts'
-import { type Abi, host } from './layouts.ts'
-import { allocate, check, declare, NULL } from './libc.ts'
+
+import { buildRights, cmsgSpace, descriptorsIn } from './cmsg.ts'
+import { host } from './layouts.ts'
+import { allocate, check, declare, hasFunction, NULL } from './libc.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
-import { descriptorsIn } from './parse.ts'
 
 export type Received = {
   readonly data: Buffer
@@ -27,6 +27,7 @@ export type Received = {
 
 export type Outgoing = {
   readonly data: Uint8Array
+  /** Control messages, such as unixRights() builds, or nothing. */
   readonly control: Uint8Array
 }
 
@@ -38,21 +39,22 @@ const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
 const sendmmsg = declare('sendmmsg', 'int', ['int', 'pointer', 'uint', 'int'])
 // int recvmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags,
 //              struct timespec *timeout)
-const recvmmsg = declare('recvmmsg', 'int', [
-  'int',
-  'pointer',
-  'uint',
-  'int',
-  'pointer',
-])
+const timed = ['int', 'pointer', 'uint', 'int', 'pointer'] as const
+const recvmmsg = declare('recvmmsg', 'int', timed)
 // int ioctl(int fd, unsigned long request, ...)
 const ioctl = declare('ioctl', 'int', ['int', 'uint'])
 
-/** Most messages in one call. */
-export const MAX_BATCH = 64
+/**
+ * Most messages in one call: several only with glibc, where sendmmsg and
+ * recvmmsg are the kernel's, which stops after a short send. In musl sendmmsg
+ * is a loop that goes on (src/network/sendmmsg.c), and puts the next message
+ * inside the one that was cut; FreeBSD's are loops too, and darwin has none.
+ */
+// const char *gnu_get_libc_version(void)
+export const MAX_BATCH = hasFunction('gnu_get_libc_version') ? 64 : 1
 
 /** Most bytes in one call, and so in one message: the rest goes in the next. */
-export const MAX_BYTES = 4 * 1024 * 1024
+const MAX_BYTES = 4 * 1024 * 1024
 
 // Whatever the caller expects, there is room for as many descriptors as the
 // platform can bring (254 on the BSDs) and for credentials, pidfd and security
@@ -68,11 +70,10 @@ const DATA = CONTROLS + MAX_BATCH * CONTROL_ROOM
 const ENOMEM = -constants.errno.ENOMEM
 
 const memory = allocate(DATA + MAX_BYTES)
-const view = viewOf(memory.bytes)
 
 for (let slot = 0; slot < MAX_BATCH; slot++) {
   const iov = memory.base + IOVECS + slot * host.iovec.size
-  initMsghdr(view, slot * HEADER_SIZE, iov, host)
+  initMsghdr(memory.bytes, slot * HEADER_SIZE, iov, host)
 }
 
 /**
@@ -85,14 +86,13 @@ for (let slot = 0; slot < MAX_BATCH; slot++) {
 export function sendNow(
   fd: number,
   messages: readonly Outgoing[],
-  abi: Abi = host,
 ): number[] | number {
-  const flags = abi.constants.MSG_DONTWAIT | abi.constants.MSG_NOSIGNAL
+  const flags = host.constants.MSG_DONTWAIT | host.constants.MSG_NOSIGNAL
   let count = 0
   let used = 0
   for (const { data, control } of messages) {
     const room = MAX_BYTES - used
-    if (count === batchLimit(abi) || room === 0) break
+    if (count === MAX_BATCH || room === 0) break
     const taken = data.length > room ? data.subarray(0, room) : data
     place(count, DATA + used, taken.length, control.length)
     memory.bytes.set(taken, DATA + used)
@@ -109,7 +109,7 @@ export function sendNow(
   if (sent < 0) return sent
   const lengths: number[] = []
   for (let slot = 0; slot < sent; slot++) {
-    lengths.push(readMsgLen(view, slot * HEADER_SIZE, host))
+    lengths.push(readMsgLen(memory.bytes, slot * HEADER_SIZE, host))
   }
   return lengths
 }
@@ -125,26 +125,25 @@ export function receiveNow(
   fd: number,
   maxBytes: number,
   count: number,
-  abi: Abi = host,
 ): Received[] | number {
-  const { MSG_DONTWAIT, MSG_CMSG_CLOEXEC } = abi.constants
+  const { MSG_DONTWAIT, MSG_CMSG_CLOEXEC } = host.constants
   const flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
   const room = Math.min(maxBytes, MAX_BYTES)
-  const slots = Math.min(count, batchLimit(abi), Math.floor(MAX_BYTES / room))
+  const slots = Math.min(count, MAX_BATCH, Math.floor(MAX_BYTES / room))
   for (let slot = 0; slot < slots; slot++) {
     place(slot, DATA + slot * room, room, CONTROL_ROOM)
   }
 
   if (slots === 1) {
     const length = recvmsg(fd, memory.address, flags)
-    return length < 0 ? length : [take(0, DATA, length, abi)]
+    return length < 0 ? length : [take(0, DATA, length)]
   }
   const filled = recvmmsg(fd, memory.address, slots, flags, NULL)
   if (filled < 0) return filled
   const messages: Received[] = []
   for (let slot = 0; slot < filled; slot++) {
-    const length = readMsgLen(view, slot * HEADER_SIZE, host)
-    messages.push(take(slot, DATA + slot * room, length, abi))
+    const length = readMsgLen(memory.bytes, slot * HEADER_SIZE, host)
+    messages.push(take(slot, DATA + slot * room, length))
   }
   return messages
 }
@@ -152,22 +151,21 @@ export function receiveNow(
 /**
  * Most descriptors that one message may carry here. musl before 1.2.4 copies
  * the control buffer into 1024 bytes of its own and says ENOMEM where 253
- * descriptors need 1028 (src/network/sendmsg.c). So libc is asked: with a
- * descriptor of -1, EBADF means that the kernel saw the call.
+ * descriptors need more (src/network/sendmsg.c). So libc is asked: with a
+ * socket of -1, EBADF means that the kernel saw the call.
  */
-export function maxFdsPerMessage(
-  abi: Abi = host,
-  send: typeof sendmsg = sendmsg,
-): number {
-  place(0, DATA, 1, cmsgLen(abi.maxFds * 4))
-  const refusedByLibc = send(-1, memory.address, 0) === ENOMEM
-  return refusedByLibc ? Math.min(abi.maxFds, 252) : abi.maxFds
+export function maxFdsPerMessage(): number {
+  const control = buildRights(new Array<number>(host.maxFds).fill(0))
+  memory.bytes.set(control, CONTROLS)
+  place(0, DATA, 1, control.length)
+  const refusedByLibc = sendmsg(-1, memory.address, 0) === ENOMEM
+  return refusedByLibc ? Math.min(host.maxFds, 252) : host.maxFds
 }
 
 // Copies one received message out of the shared memory.
-function take(slot: number, data: number, length: number, abi: Abi): Received {
-  const { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC, FIOCLEX } = abi.constants
-  const header = readMsghdr(view, slot * HEADER_SIZE, host)
+function take(slot: number, data: number, length: number): Received {
+  const { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC, FIOCLEX } = host.constants
+  const header = readMsghdr(memory.bytes, slot * HEADER_SIZE, host)
   const controlAt = CONTROLS + slot * CONTROL_ROOM
   const control = copyOut(controlAt, header.controlLength)
   // Without MSG_CMSG_CLOEXEC (darwin) a child that another thread starts
@@ -191,11 +189,7 @@ function copyOut(at: number, length: number): Buffer {
   return copy
 }
 
-// sendmmsg, recvmmsg: darwin has neither.
-function batchLimit(abi: Abi): number {
-  return abi.mmsghdr.size > 0 ? MAX_BATCH : 1
-}
-
+// Points the header of a slot to its data and control buffer.
 function place(
   slot: number,
   data: number,
@@ -209,5 +203,5 @@ function place(
     controlLength,
   }
   const iov = IOVECS + slot * host.iovec.size
-  setParts(view, slot * HEADER_SIZE, iov, parts, host)
+  setParts(memory.bytes, slot * HEADER_SIZE, iov, parts, host)
 }

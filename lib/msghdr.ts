@@ -1,6 +1,6 @@
 // struct msghdr, struct iovec and struct mmsghdr as bytes: what sendmsg(2),
 // recvmsg(2) and their plural forms read and write. Pure arithmetic on memory;
-// the layouts come from abi.ts. On 64-bit Linux:
+// the layouts come from layouts.ts. On 64-bit Linux:
 //
 //    msghdr                                  iovec
 //     0  msg_name        8  (null)            0  iov_base  8
@@ -12,7 +12,8 @@
 //    48  msg_flags       4  (set by recvmsg)
 //    56                     mmsghdr adds msg_len here, the bytes moved
 
-import { LE } from './cmsg.ts'
+import type { Buffer } from 'node:buffer'
+
 import type { Abi } from './layouts.ts'
 
 /** Where in memory the parts of one message lie. Addresses and bytes. */
@@ -28,14 +29,9 @@ export type Parts = {
  * Makes zeroed memory at `at` a msghdr with one iovec, which is at the address
  * `iov`. To be done once: no call changes this part.
  */
-export function initMsghdr(
-  memory: DataView,
-  at: number,
-  iov: number,
-  abi: Abi,
-): void {
+export function initMsghdr(memory: Buffer, at: number, iov: number, abi: Abi) {
   writePointer(memory, at + abi.msghdr.msg_iov, iov, abi)
-  memory.setUint32(at + abi.msghdr.msg_iovlen, 1, LE)
+  memory.writeUInt32LE(1, at + abi.msghdr.msg_iovlen)
 }
 
 /**
@@ -44,7 +40,7 @@ export function initMsghdr(
  * and a header used again would offer no room for descriptors.
  */
 export function setParts(
-  memory: DataView,
+  memory: Buffer,
   at: number,
   iovAt: number,
   parts: Parts,
@@ -52,37 +48,28 @@ export function setParts(
 ): void {
   const { msghdr, iovec } = abi
   writePointer(memory, iovAt + iovec.iov_base, parts.data, abi)
-  memory.setUint32(iovAt + iovec.iov_len, parts.dataLength, LE)
+  memory.writeUInt32LE(parts.dataLength, iovAt + iovec.iov_len)
   // darwin refuses a control pointer that has no control behind it.
   const control = parts.controlLength > 0 ? parts.control : 0
   writePointer(memory, at + msghdr.msg_control, control, abi)
-  memory.setUint32(at + msghdr.msg_controllen, parts.controlLength, LE)
+  memory.writeUInt32LE(parts.controlLength, at + msghdr.msg_controllen)
 }
 
 /** What recvmsg wrote back: the control bytes that it used, and its flags. */
-export function readMsghdr(
-  memory: DataView,
-  at: number,
-  abi: Abi,
-): { controlLength: number; flags: number } {
+export function readMsghdr(memory: Buffer, at: number, abi: Abi) {
   return {
-    controlLength: memory.getUint32(at + abi.msghdr.msg_controllen, LE),
-    flags: memory.getUint32(at + abi.msghdr.msg_flags, LE),
+    controlLength: memory.readUInt32LE(at + abi.msghdr.msg_controllen),
+    flags: memory.readUInt32LE(at + abi.msghdr.msg_flags),
   }
 }
 
 /** What sendmmsg or recvmmsg wrote back: the bytes that one message moved. */
-export function readMsgLen(memory: DataView, at: number, abi: Abi): number {
-  return memory.getUint32(at + abi.mmsghdr.msg_len, LE)
+export function readMsgLen(memory: Buffer, at: number, abi: Abi): number {
+  return memory.readUInt32LE(at + abi.mmsghdr.msg_len)
 }
 
-function writePointer(
-  memory: DataView,
-  at: number,
-  address: number,
-  abi: Abi,
-): void {
-  memory.setUint32(at, address >>> 0, LE)
+function writePointer(memory: Buffer, at: number, address: number, abi: Abi) {
+  memory.writeUInt32LE(address >>> 0, at)
   if (abi.pointerSize === 4) return
-  memory.setUint32(at + 4, Math.floor(address / 2 ** 32), LE)
+  memory.writeUInt32LE(Math.floor(address / 2 ** 32), at + 4)
 }

@@ -4,7 +4,14 @@
 // EINVAL, long after the call. Partners: sender.ts and receiver.ts. Open
 // sendmsg(2), recvmsg(2) and unix(7) beside it.
 
-import { buildRights } from '../cmsg.ts'
+import {
+  buildRights,
+  descriptorsIn,
+  isRights,
+  parseControlMessages,
+  parseUnixRights,
+  splitDescriptors,
+} from '../cmsg.ts'
 import { host } from '../layouts.ts'
 import {
   CONTROL_ROOM,
@@ -12,14 +19,6 @@ import {
   type Outgoing,
   type Received,
 } from '../message.ts'
-import {
-  countDescriptors,
-  descriptorsIn,
-  isRights,
-  parseControlMessages,
-  parseUnixRights,
-  splitDescriptors,
-} from '../parse.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { closeReceived } from '../socket/unix.ts'
 
@@ -98,7 +97,7 @@ function checkRights(data: Uint8Array, count: number): void {
 export function isEnd({ data, control }: Received): boolean {
   // Recent FreeBSD brings descriptors with zero bytes. Credentials may stand
   // beside an end of file (SO_PASSCRED).
-  return data.length === 0 && countDescriptors(control) === 0
+  return data.length === 0 && descriptorsIn(control).length === 0
 }
 
 /**
@@ -111,7 +110,7 @@ export function checkReceived(message: Received, maxFds: number): void {
   const isCut = (flags & host.constants.MSG_CTRUNC) !== 0
   // To count takes time, which the usual call does not need.
   if (!isCut && maxFds === Number.POSITIVE_INFINITY) return
-  const got = countDescriptors(control)
+  const got = descriptorsIn(control).length
   if (!isCut && got <= maxFds) return
   closeDescriptorsOf(message)
   throw isCut ? truncated(got, data) : tooMany(maxFds, got, data)

@@ -8,11 +8,10 @@
 // together by then, and nothing tells to which of them a descriptor belongs.
 
 import { constants } from 'node:os'
-
+import { descriptorsIn } from '../cmsg.ts'
 import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { MAX_BATCH, type Received, receiveNow } from '../message.ts'
-import { countDescriptors } from '../parse.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
@@ -75,7 +74,7 @@ export class Receiver {
   close(): void {
     this.#ended = true
     for (const message of this.#ahead.splice(0)) {
-      fdsAhead -= countDescriptors(message.control)
+      fdsAhead -= descriptorsIn(message.control).length
       closeDescriptorsOf(message)
     }
     this.#serve()
@@ -128,7 +127,7 @@ export class Receiver {
   #next({ maxBytes, readsAhead }: Waiting): Received | null | undefined {
     const early = this.#ahead.shift()
     if (early) {
-      fdsAhead -= countDescriptors(early.control)
+      fdsAhead -= descriptorsIn(early.control).length
       return early
     }
     if (this.#ended) return null
@@ -156,7 +155,8 @@ export class Receiver {
       messages.splice(end)
     }
     const [first = null, ...others] = messages
-    for (const message of others) fdsAhead += countDescriptors(message.control)
+    for (const message of others)
+      fdsAhead += descriptorsIn(message.control).length
     this.#ahead.push(...others)
     return first
   }

@@ -6,15 +6,13 @@ import {
   cmsgAlign,
   cmsgLen,
   cmsgSpace,
-  unixRights,
-} from '../../lib/cmsg.ts'
-import { type Abi, abis, selectAbi } from '../../lib/layouts.ts'
-import {
   descriptorsIn,
   isRights,
   parseControlMessages,
   parseUnixRights,
-} from '../../lib/parse.ts'
+  unixRights,
+} from '../../lib/cmsg.ts'
+import { type Abi, abis, selectAbi } from '../../lib/layouts.ts'
 
 const linux = selectAbi('linux', 'x64', 'LE')
 const layouts = [...new Set(Object.values(abis))]

@@ -3,13 +3,7 @@
 
 import { execFileSync } from 'node:child_process'
 import { t } from 'tap'
-import {
-  buildRights,
-  cmsgAlign,
-  cmsgLen,
-  cmsgSpace,
-  viewOf,
-} from '../../lib/cmsg.ts'
+import { buildRights, cmsgAlign, cmsgLen, cmsgSpace } from '../../lib/cmsg.ts'
 import { abis, host, selectAbi } from '../../lib/layouts.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import { compileC, missing, temporaryFolder } from '../support.ts'
@@ -84,8 +78,8 @@ t.test(
       control: 0x55667788,
       controlLength: 24,
     }
-    initMsghdr(viewOf(memory), 0, 0x12345678, host)
-    setParts(viewOf(memory), 0, host.mmsghdr.size, parts, host)
+    initMsghdr(memory, 0, 0x12345678, host)
+    setParts(memory, 0, host.mmsghdr.size, parts, host)
     same('msghdr', memory.toString('hex', 0, host.msghdr.size))
     same('iovec', memory.toString('hex', host.mmsghdr.size))
     t.strictSame([...c.keys()], [], 'every value of the C program was compared')

@@ -2,7 +2,6 @@
 // programs for these targets that were compiled (and, for Linux, run).
 
 import { t } from 'tap'
-import { viewOf } from '../../lib/cmsg.ts'
 import { abis, selectAbi } from '../../lib/layouts.ts'
 import {
   initMsghdr,
@@ -48,8 +47,8 @@ t.test(
     t.strictSame(Object.keys(golden), Object.keys(abis), 'all are covered')
     for (const [name, abi] of Object.entries(abis)) {
       const memory = Buffer.alloc(128)
-      initMsghdr(viewOf(memory), 0, IOV, abi)
-      setParts(viewOf(memory), 0, 96, parts, abi)
+      initMsghdr(memory, 0, IOV, abi)
+      setParts(memory, 0, 96, parts, abi)
       const { size } = abi.msghdr
       t.equal(memory.toString('hex', 0, size), golden[name]?.msghdr, name)
       const iovec = memory.toString('hex', 96, 96 + abi.iovec.size)
@@ -57,7 +56,7 @@ t.test(
       // As recvmsg leaves it: what is used again must be as new.
       memory.writeUInt32LE(0, abi.msghdr.msg_controllen)
       memory.writeUInt32LE(99, 96 + abi.iovec.iov_len)
-      setParts(viewOf(memory), 0, 96, parts, abi)
+      setParts(memory, 0, 96, parts, abi)
       t.equal(memory.toString('hex', 0, size), golden[name]?.msghdr, 'again')
       t.equal(memory.toString('hex', 96, 96 + abi.iovec.size), iovec, 'again')
     }
@@ -67,8 +66,8 @@ t.test(
 t.test('setParts() writes no control pointer without control', async (t) => {
   for (const [name, abi] of Object.entries(abis)) {
     const memory = Buffer.alloc(128)
-    setParts(viewOf(memory), 0, 96, parts, abi)
-    setParts(viewOf(memory), 0, 96, { ...parts, controlLength: 0 }, abi)
+    setParts(memory, 0, 96, parts, abi)
+    setParts(memory, 0, 96, { ...parts, controlLength: 0 }, abi)
     const { msg_control } = abi.msghdr
     t.equal(memory.readUInt32LE(msg_control), 0, name)
   }
@@ -77,7 +76,7 @@ t.test('setParts() writes no control pointer without control', async (t) => {
 t.test('setParts() takes addresses of 48 bits', async (t) => {
   const abi = selectAbi('linux', 'x64', 'LE')
   const memory = Buffer.alloc(128)
-  setParts(viewOf(memory), 0, 96, { ...parts, data: 0x7fff_1234_5678 }, abi)
+  setParts(memory, 0, 96, { ...parts, data: 0x7fff_1234_5678 }, abi)
   t.equal(memory.readBigUInt64LE(96), 0x7fff_1234_5678n)
 })
 
@@ -86,7 +85,7 @@ t.test('readMsghdr() reads what recvmsg wrote, in every layout', async (t) => {
     const memory = Buffer.alloc(128)
     memory.writeUInt32LE(32, abi.msghdr.msg_controllen)
     memory.writeUInt32LE(0x40000008, abi.msghdr.msg_flags)
-    const read = readMsghdr(viewOf(memory), 0, abi)
+    const read = readMsghdr(memory, 0, abi)
     t.strictSame(read, { controlLength: 32, flags: 0x40000008 }, name)
   }
 })
@@ -96,6 +95,6 @@ t.test('readMsgLen() reads what recvmmsg wrote', async (t) => {
     if (abi.mmsghdr.size === 0) continue
     const memory = Buffer.alloc(128)
     memory.writeUInt32LE(77, 16 + abi.mmsghdr.msg_len)
-    t.equal(readMsgLen(viewOf(memory), 16, abi), 77, name)
+    t.equal(readMsgLen(memory, 16, abi), 77, name)
   }
 })
