@@ -8,11 +8,15 @@
 
 import { closeSync, openSync, readSync } from 'node:fs'
 
-import { cmsgSpace, unixRights } from '../lib/cmsg.ts'
+import {
+  cmsgSpace,
+  parseControlMessages,
+  parseUnixRights,
+  unixRights,
+} from '../lib/cmsg.ts'
 import { host } from '../lib/layouts.ts'
 import { allocate, check, declare } from '../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../lib/msghdr.ts'
-import { parseControlMessages, parseUnixRights } from '../lib/parse.ts'
 
 // The three functions of libc, with their prototypes.
 // int socketpair(int domain, int type, int protocol, int sv[2])
@@ -37,26 +41,25 @@ const [near, far] = [ends.bytes.readInt32LE(0), ends.bytes.readInt32LE(4)]
 const [IOVEC, DATA, CONTROL] = [64, 128, 192]
 const room = cmsgSpace(4) // one descriptor, as a C int
 const memory = allocate(CONTROL + room)
-const view = new DataView(memory.bytes.buffer)
 const parts = {
   data: memory.base + DATA,
   dataLength: 1, // no descriptor travels without a byte
   control: memory.base + CONTROL,
   controlLength: room,
 }
-initMsghdr(view, 0, memory.base + IOVEC, host)
+initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
 
 // Send: the control message names our number.
 const file = openSync(import.meta.filename, 'r')
 memory.bytes.set(unixRights(file), CONTROL)
-setParts(view, 0, IOVEC, parts, host)
+setParts(memory.bytes, 0, IOVEC, parts, host)
 check('sendmsg', sendmsg(near, memory.address, 0))
 
 // Receive: the kernel has written another number in its place.
 memory.bytes.fill(0, CONTROL)
-setParts(view, 0, IOVEC, parts, host)
+setParts(memory.bytes, 0, IOVEC, parts, host)
 check('recvmsg', recvmsg(far, memory.address, MSG_CMSG_CLOEXEC))
-const { controlLength } = readMsghdr(view, 0, host)
+const { controlLength } = readMsghdr(memory.bytes, 0, host)
 const control = memory.bytes.subarray(CONTROL, CONTROL + controlLength)
 const [received = -1] = parseControlMessages(control).flatMap((message) =>
   parseUnixRights(message),

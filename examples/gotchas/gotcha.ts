@@ -7,11 +7,10 @@ import { constants, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { cmsgSpace, unixRights } from '../../lib/index.ts'
+import { cmsgSpace, descriptorsIn, unixRights } from '../../lib/cmsg.ts'
 import { host } from '../../lib/layouts.ts'
 import { allocate, declare, systemError } from '../../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../../lib/msghdr.ts'
-import { descriptorsIn } from '../../lib/parse.ts'
 import { codeOf } from '../../lib/script/cli.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
 
@@ -60,8 +59,7 @@ const CONTROL = 1024
 const IOVEC = CONTROL + SIZE
 const DATA = IOVEC + host.iovec.size
 const memory = allocate(DATA + SIZE)
-const view = new DataView(memory.bytes.buffer, memory.bytes.byteOffset)
-initMsghdr(view, 0, memory.base + IOVEC, host)
+initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
 
 /** sendmsg(2) of `data` with one control message of `fds`, if there are any. */
 export function send(
@@ -91,7 +89,7 @@ export function receive(
   const length = recvmsg(fd, memory.address, flags)
   if (length === -constants.errno.EAGAIN) return undefined
   if (length < 0) throw systemError('recvmsg', length)
-  const header = readMsghdr(view, 0, host)
+  const header = readMsghdr(memory.bytes, 0, host)
   const control = memory.bytes.subarray(CONTROL, CONTROL + header.controlLength)
   return {
     data: memory.bytes.toString('utf8', DATA, DATA + length),
@@ -110,7 +108,7 @@ export function pass(fd: number): number {
 function setMessage(dataLength: number, controlLength: number): void {
   const control = memory.base + CONTROL
   const parts = { data: memory.base + DATA, dataLength, control, controlLength }
-  setParts(view, 0, IOVEC, parts, host)
+  setParts(memory.bytes, 0, IOVEC, parts, host)
 }
 
 /** `"abc" with 1 descriptor`. */
