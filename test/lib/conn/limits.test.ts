@@ -1,7 +1,7 @@
 // Where the system says no: too many descriptors, no free numbers, full
 // buffers; and the rules of other platforms, selected by their layouts.
 
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, fstatSync } from 'node:fs'
 import { constants } from 'node:os'
 import { t } from 'tap'
 import { buildRights } from '../../../lib/cmsg.ts'
@@ -9,10 +9,8 @@ import { checkReceived } from '../../../lib/conn/checks.ts'
 import { mustWait } from '../../../lib/conn/sender.ts'
 import { socketpair, unixRights } from '../../../lib/index.ts'
 import { abis, host, selectAbi } from '../../../lib/layouts.ts'
-import { systemError } from '../../../lib/libc.ts'
-import { maxFdsPerMessage, receiveNow, sendNow } from '../../../lib/message.ts'
-import { descriptorsIn } from '../../../lib/parse.ts'
-import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
+import { maxFdsPerMessage } from '../../../lib/message.ts'
+import { duplicate } from '../../../lib/socket/unix.ts'
 import { leakFree, missing, pipe, run, script } from '../../support.ts'
 
 leakFree('sendFds() carries as many as the system allows', async (t) => {
@@ -40,13 +38,6 @@ leakFree('sendFds() names the limit that is exceeded', async (t) => {
   await a.sendmsg('done')
   t.equal((await b.recvmsg())?.data.toString(), 'done', 'nothing was sent')
   for (const conn of [a, b]) conn.close()
-})
-
-t.test('maxFdsPerMessage() asks libc, within the layout', async (t) => {
-  t.equal(maxFdsPerMessage({ ...host, maxFds: 100 }), 100)
-  const refusing = (): number => -constants.errno.ENOMEM
-  t.equal(maxFdsPerMessage(host, refusing), 252, 'musl before 1.2.4')
-  t.equal(maxFdsPerMessage({ ...host, maxFds: 254 }, refusing), 252)
 })
 
 leakFree('a full socket: the retry still carries the descriptor', async (t) => {
@@ -229,55 +220,6 @@ t.test('mustWait() knows when a send is to be tried again', async (t) => {
   t.equal(mustWait(EMSGSIZE, true, linux), false)
   t.equal(mustWait(EMSGSIZE, true, darwin), true, 'xnu: not now')
 })
-
-leakFree(
-  'receiveNow() sets close-on-exec where the kernel cannot',
-  async (t) => {
-    const constants = { ...host.constants, MSG_CMSG_CLOEXEC: 0 }
-    const [one, other] = newSocketpair()
-    for (const abi of [{ ...host, constants }, host]) {
-      sendNow(one, [{ data: Buffer.from('x'), control: buildRights([0, 1]) }])
-      const received = receiveNow(other, 10, 1, abi)
-      if (typeof received === 'number') throw systemError('recvmsg', received)
-      const fds = received.flatMap(({ control }) => descriptorsIn(control))
-      t.equal(fds.length, 2)
-      for (const fd of fds) {
-        const info = openSync(`/proc/self/fdinfo/${fd}`, 'r')
-        const text = Buffer.alloc(200)
-        readSync(info, text)
-        t.match(text.toString(), /flags:\s+0?2\d{6}\b/)
-        closeSync(info)
-        closeSync(fd)
-      }
-      t.equal(received[0]?.flags, 0, 'no echoed flags')
-    }
-    for (const fd of [one, other]) closeSync(fd)
-  },
-)
-
-leakFree(
-  'sendNow(), receiveNow() go one by one where there is no mmsg',
-  async (t) => {
-    const abi = { ...host, mmsghdr: { size: 0, msg_len: 0 } }
-    const [one, other] = newSocketpair()
-    const messages = ['x', 'y', 'z'].map((text) => ({
-      data: Buffer.from(text),
-      control: buildRights([0]),
-    }))
-    t.strictSame(sendNow(one, messages, abi), [1], 'the first of three')
-    t.strictSame(sendNow(one, messages.slice(1)), [1, 1], 'the other two')
-    for (const text of ['x', 'y', 'z']) {
-      const received = receiveNow(other, 10, 3, abi)
-      if (typeof received === 'number') throw systemError('recvmsg', received)
-      t.equal(received.length, 1)
-      t.equal(received[0]?.data.toString(), text)
-      for (const { control } of received) {
-        for (const fd of descriptorsIn(control)) closeSync(fd)
-      }
-    }
-    for (const fd of [one, other]) closeSync(fd)
-  },
-)
 
 leakFree('checkReceived() closes what came without the rest', async (t) => {
   const message = {
