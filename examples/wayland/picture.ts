@@ -22,8 +22,9 @@ const FONT = [
   '00v248v0244844204444444084424480008l2000',
 ].join('')
 
-// The first byte means nothing, but weston-screenshooter takes it for alpha.
-const BACKGROUND = 0xff10151f
+// The byte that means nothing: weston-screenshooter takes it for alpha.
+const OPAQUE = 0xff000000
+const BACKGROUND = 0x10151f
 const CARD = 0x1b2333
 const LINE = 0x46557a
 const TEXT = 0xd8e0ee
@@ -60,8 +61,8 @@ export class Picture {
   readonly #scale: number
   readonly #left: number
   readonly #top: number
-  readonly #pixels: Buffer
-  readonly #still: Buffer
+  readonly #pixels: Uint32Array
+  readonly #still: Uint32Array
 
   /** @param pid the compositor's */
   constructor(
@@ -71,13 +72,11 @@ export class Picture {
     socket: number,
     pid: number,
   ) {
-    const bytes = width * height * 4
     this.#width = width
     this.#scale = Math.min(width / WIDTH, height / HEIGHT)
     this.#left = Math.floor((width - WIDTH * this.#scale) / 2)
     this.#top = Math.floor((height - HEIGHT * this.#scale) / 2)
-    this.#pixels = Buffer.alloc(bytes)
-    new Uint32Array(this.#pixels.buffer).fill(BACKGROUND)
+    this.#pixels = new Uint32Array(width * height).fill(OPAQUE | BACKGROUND)
 
     this.#text(WIDTH / 2, 24, 'one file, two descriptors', FAINT)
     this.#box(150, 316, 340, 84, 12, CARD)
@@ -87,22 +86,18 @@ export class Picture {
     const theirs = ['0', '1', '2', '...', 'another number']
     this.#table(392, THEIRS, 'compositor', pid, theirs)
     this.#text(WIDTH / 2, 350, 'open file description', TEXT)
-    this.#text(
-      WIDTH / 2,
-      373,
-      `unlinked file, ${((2 * bytes) / 1e6).toFixed(1)} MB`,
-      FAINT,
-    )
-    this.#still = Buffer.from(this.#pixels)
+    const megabytes = ((8 * width * height) / 1e6).toFixed(1)
+    this.#text(WIDTH / 2, 373, `unlinked file, ${megabytes} MB`, FAINT)
+    this.#still = this.#pixels.slice()
   }
 
   fits(width: number, height: number): boolean {
-    return this.#width === width && this.#pixels.length === width * height * 4
+    return this.#width === width && this.#pixels.length === width * height
   }
 
   /** The pixels at a time, in milliseconds. Good until the next call. */
-  at(time: number, typed: string): Buffer {
-    this.#still.copy(this.#pixels)
+  at(time: number, typed: string): Uint32Array {
+    this.#pixels.set(this.#still)
     this.#text(WIDTH / 2, 414, typed.slice(-48), TEXT)
     for (let dot = 0; dot < 3; dot++) {
       const head = (time * SPEED + (dot * WAY.length) / 3) % WAY.length
@@ -177,22 +172,24 @@ export class Picture {
       for (let px = Math.floor(left); px < left + 2 * w; px++) {
         const dx = Math.abs(px + 0.5 - left - w) - w + r
         const dy = Math.abs(py + 0.5 - top - h) - h + r
-        const corner = Math.hypot(Math.max(dx, 0), Math.max(dy, 0))
-        const inside = r - corner - Math.min(Math.max(dx, dy), 0)
-        const cover = Math.min(Math.max(inside + 0.5, 0), 1) * alpha
-        const at = (py * this.#width + px) * 4
-        if (cover === 0 || at < 0 || at >= this.#pixels.length) continue
-        const under = this.#pixels.readUIntLE(at, 3)
-        this.#pixels.writeUIntLE(mix(under, colour, cover), at, 3)
+        const isCorner = dx > 0 && dy > 0
+        const out = isCorner ? Math.sqrt(dx * dx + dy * dy) : Math.max(dx, dy)
+        const cover = Math.min(Math.max(r - out + 0.5, 0), 1) * alpha
+        const at = py * this.#width + px
+        this.#pixels[at] = mix(this.#pixels[at] ?? 0, colour, cover)
       }
     }
   }
 }
 
 function mix(from: number, to: number, part: number): number {
-  const blend = (shift: number): number => {
-    const [a, b] = [(from >> shift) & 255, (to >> shift) & 255]
-    return Math.round(a + (b - a) * part) << shift
-  }
-  return blend(16) | blend(8) | blend(0)
+  if (part === 0) return from
+  const red = blend((from >> 16) & 255, (to >> 16) & 255, part)
+  const green = blend((from >> 8) & 255, (to >> 8) & 255, part)
+  const blue = blend(from & 255, to & 255, part)
+  return OPAQUE | (red << 16) | (green << 8) | blue
+}
+
+function blend(from: number, to: number, part: number): number {
+  return Math.round(from + (to - from) * part)
 }

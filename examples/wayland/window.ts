@@ -177,7 +177,7 @@ function draw(): void {
   if (!pool || !free) return
   const [object, buffer] = free
   const pixels = pool.picture.at(time, keys.typed)
-  writeSync(pool.fd, pixels, 0, pixels.length, buffer.offset)
+  writeSync(pool.fd, pixels, 0, pixels.byteLength, buffer.offset)
   buffer.busy = true
   wire.send(surface, 'wl_surface.attach', object, 0, 0)
   wire.send(surface, 'wl_surface.damage', 0, 0, width, height)
