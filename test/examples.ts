@@ -22,10 +22,13 @@ type Step = {
   readonly prints: RegExp
   /** A server, stopped with SIGTERM at the end. Others have to end, exit 0. */
   readonly stays?: true
+  /** A client that ends no sooner than SIGTERM, sent once it `prints`. */
+  readonly stopped?: true
   /** What it has to have printed as well when the example is over. */
   readonly later?: RegExp
   /** A program without which the example is left out. */
   readonly needs?: string
+  readonly env?: NodeJS.ProcessEnv
   readonly input?: string
 }
 
@@ -49,6 +52,8 @@ const anyPort = { uid: process.getuid?.(), ports: ['1-65535'] }
 writeFileSync(rules, JSON.stringify([{ ...anyPort, addresses: ['127.0.0.1'] }]))
 const web = join(folder, 'web')
 const idlePort = await freePort()
+
+const screen = { XDG_RUNTIME_DIR: folder, WAYLAND_DISPLAY: 'screen' }
 
 const examples: Readonly<Record<string, readonly Step[]>> = {
   stdout: [
@@ -180,6 +185,25 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
     },
     { run: ['dbus/client.ts', 'one', 'two'], prints: /^This is file two$/ },
   ],
+  wayland: [
+    {
+      run: [
+        'weston',
+        ...['--backend=headless-backend.so', '--use-pixman', '--no-config'],
+        `--socket=${screen.WAYLAND_DISPLAY}`,
+      ],
+      env: screen,
+      prints: /launching .*desktop-shell/,
+      stays: true,
+      needs: 'weston',
+    },
+    {
+      run: ['wayland/window.ts'],
+      env: screen,
+      prints: /^Sending fd \d+: two buffers/,
+      stopped: true,
+    },
+  ],
 }
 
 type Running = {
@@ -214,6 +238,7 @@ for (const [name, steps] of Object.entries(examples)) {
       const one = start(step)
       running.push(one)
       await printed(one, step.prints)
+      if (step.stopped) one.child.kill('SIGTERM')
       if (!step.stays) await ended(one)
     }
     for (const one of running) {
@@ -241,6 +266,7 @@ function start(step: Step): Running {
   const [file = '', ...first] = command
   const child = spawn(file, [...first, ...args], {
     cwd: root,
+    env: { ...process.env, ...step.env },
     timeout: PATIENCE,
     killSignal: 'SIGKILL',
   })
