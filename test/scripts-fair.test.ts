@@ -1,0 +1,166 @@
+// server.ts where one client has much to print, its output is not read, or a
+// descriptor fails.
+
+import {
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { type Test, t } from 'tap'
+
+import { connect } from '../lib/index.ts'
+import { newSocketpair } from '../lib/socket/unix.ts'
+import {
+  missing,
+  openFds,
+  Running,
+  run,
+  script,
+  settledFds,
+  temporaryFolder,
+  until,
+} from './support.ts'
+
+async function startServer(t: Test) {
+  const path = join(temporaryFolder(t), 's')
+  const server = new Running(t, script('server.ts', path))
+  await server.printed(/^Server ready on /m)
+  return { path, server }
+}
+
+t.test('files of bare newlines delay no other client', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = join(folder, 's')
+  // To a file, which is faster than this process could read a pipe.
+  const printed = join(folder, 'printed')
+  const out = openSync(printed, 'w')
+  const server = new Running(t, script('server.ts', path), {
+    stdio: ['ignore', out, 'pipe'],
+  })
+  closeSync(out)
+  const output = (): string => readFileSync(printed, 'utf8')
+  await until('the socket', () => existsSync(path))
+
+  const file = join(folder, 'newlines')
+  writeFileSync(file, '\n'.repeat(2_000_000))
+  const fds = Array.from({ length: 5 }, () => openSync(file, 'r'))
+  const flood = await connect(path)
+  await flood.sendFds('five files', fds)
+  for (const fd of fds) closeSync(fd)
+  await until('its first line', () => output().includes('client 1> \n'))
+
+  const other = await run(t, script('client.ts', path), { input: 'a\nb\n' })
+  t.equal(other.code, 0)
+  // All that it needs is there when the server says so: this is its turns only.
+  const [, between = ''] =
+    /client 2: says((?:.|\n)*)client 2> b\n/.exec(output()) ?? []
+  t.match(between, 'client 2> a\n')
+  const others = between.match(/client 1> /g)?.length ?? 0
+  t.ok(others < 20_000, `${others} lines of the other client in between`)
+  flood.close()
+  await until('its end', () => output().includes('client 1: hung up'))
+  server.child.kill('SIGINT')
+  t.equal((await server.exit).code, 0)
+})
+
+t.test('10,000 lines in one chunk are printed in turns', async (t) => {
+  const { path, server } = await startServer(t)
+  const clients = [await connect(path), await connect(path)]
+  const text = Array.from({ length: 10_000 }, (_, i) => `${i}\n`).join('')
+  const file = join(temporaryFolder(t), 'lines')
+  writeFileSync(file, text)
+  for (const conn of clients) {
+    const fd = openSync(file, 'r')
+    await conn.sendFds('lines', [fd])
+    closeSync(fd)
+  }
+  for (const conn of clients) {
+    t.equal(`${(await conn.recvmsg())?.data}`, 'End of input')
+    conn.close()
+  }
+  await server.printed(
+    /client [12]: End of input(.|\n)*client [12]: End of input/,
+  )
+  for (const client of [1, 2]) {
+    const lines = server.stdout.match(
+      new RegExp(`(?<=client ${client}> )\\d+`, 'g'),
+    )
+    t.equal(lines?.join('\n'), text.trim(), 'all lines, in order')
+  }
+  const turns = server.stdout.match(/client 1> \d+\nclient 2> \d+\n/g)
+  t.ok((turns?.length ?? 0) > 1000, `${turns?.length} changes of turn`)
+})
+
+t.test('an input that fails is told once, and closed', async (t) => {
+  const { path, server } = await startServer(t)
+  const before = await settledFds(server.pid)
+  const [near, far] = newSocketpair()
+  const conn = await connect(path)
+  await conn.sendFds('a socket', [near])
+  await server.printed(/client 1: fd \d+ here, fd 0 there: socket/)
+  // Closed with bytes unread: the other end gets ECONNRESET.
+  writeSync(near, 'unread')
+  closeSync(near)
+  closeSync(far)
+  t.equal(`${(await conn.recvmsg())?.data}`, 'read ECONNRESET')
+  conn.close()
+  await until(
+    'as many descriptors as before',
+    () => openFds(server.pid).length === before.length,
+  )
+  server.child.kill('SIGINT')
+  await server.exit
+  t.match(server.stdout, /client 1: read ECONNRESET\nServer stopped\n$/)
+})
+
+t.test(
+  'the end of the server is not told as the end of its clients',
+  async (t) => {
+    const { path, server } = await startServer(t)
+    const silent = await connect(path)
+    await server.printed(/client 1: connected/)
+    server.child.kill('SIGINT')
+    t.equal((await server.exit).code, 0)
+    t.match(server.stdout, /client 1: connected, .*\nServer stopped\n$/)
+    silent.close()
+  },
+)
+
+t.test(
+  'a server whose output nobody reads ends, and leaves no file',
+  { skip: missing('head') },
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const pipeline = '"$@" | head -1'
+    const command = script('server.ts', path)
+    const { stdout, stderr } = await run(t, [
+      ...['sh', '-c', pipeline, 'sh'],
+      ...command,
+    ])
+    t.match(stdout, /^Server ready on .*\n$/)
+    t.equal(stderr, '')
+    t.notOk(existsSync(path))
+  },
+)
+
+t.test('what clients say cannot act on the terminal', async (t) => {
+  const { path, server } = await startServer(t)
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'file')
+  writeFileSync(file, 'a\x1b[2Jb\rclient 9> c\u009b1m\u202ed\x7f zwölf\t€\n')
+  const conn = await connect(path)
+  const fd = openSync(file, 'r')
+  await conn.sendFds('\u009b2J\r\u2066', [fd])
+  closeSync(fd)
+  await server.printed(/client 1: End of input/)
+  conn.close()
+  t.match(server.stdout, 'client 1: says "\\u009b2J\\r\\u2066"\n')
+  t.match(
+    server.stdout,
+    'client 1> a\\u001b[2Jb\\rclient 9> c\\u009b1m\\u202ed\\u007f zwölf\t€\n',
+  )
+})
