@@ -1,12 +1,14 @@
 // `make demo`: the server and one client at once, a few lines through the
 // client's standard input, both sides labelled. Not a test, but it exits 1 if
-// the lines do not arrive.
+// the lines do not arrive. Stopped before (Ctrl-C, or `make demo | head -1`), it
+// stops both sides.
 
 import { spawn } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { onStop, print } from '../lib/script/cli.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
 const path = join(folder, 'demo.sock')
@@ -24,31 +26,42 @@ function start(label: string, onLine: (line: string) => void = () => {}) {
     stdio: ['pipe', 'pipe', 'inherit'],
   })
   createInterface({ input: child.stdout }).on('line', (line) => {
-    console.log(`${label} | ${line.replace(folder, '…')}`)
+    print(`${label} | ${line.replace(folder, '…')}`)
     onLine(line)
   })
   return child
 }
 
 const arrived: string[] = []
+let isStopped = false
 const server = start('server', (line) => {
-  if (line.startsWith('Server ready on ')) runClient()
+  if (line.startsWith('Server ready on ') && !isStopped) runClient()
   const [, text] = /^client 1> (.*)/.exec(line) ?? []
   if (text !== undefined) arrived.push(text)
 })
 
+let client: ReturnType<typeof start> | undefined
+
 function runClient(): void {
-  const client = start('client')
+  client = start('client')
+  client.stdin.on('error', () => {}) // It may have ended before it read all.
   client.stdin.end(`${lines.join('\n')}\n`)
   client.once('exit', (code) => {
-    process.exitCode = code ?? 1
+    process.exitCode = isStopped ? 0 : (code ?? 1)
     server.kill('SIGINT')
   })
 }
 
+onStop(() => {
+  isStopped = true
+  client?.kill()
+  server.kill('SIGINT')
+})
+
 server.once('exit', (code) => {
   rmSync(folder, { recursive: true })
+  if (isStopped) return
   const complete = arrived.join() === lines.join()
   if (code !== 0 || !complete) process.exitCode = 1
-  console.log(complete ? 'All lines arrived.' : 'Lines are missing.')
+  print(complete ? 'All lines arrived.' : 'Lines are missing.')
 })

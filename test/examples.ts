@@ -12,7 +12,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 
-import { messageOf } from '../lib/script/cli.ts'
+import { messageOf, onStop, print } from '../lib/script/cli.ts'
 import { linesOf } from '../lib/script/lines.ts'
 
 type Step = {
@@ -222,6 +222,12 @@ const width = Math.max(...all.map(({ run: [program] }) => program.length))
 /** How long a program may run, by far. */
 const PATIENCE = 20_000 // ms
 
+const children = new Set<ChildProcess>()
+onStop(() => {
+  for (const child of children) child.kill('SIGKILL')
+  process.exit()
+})
+
 const failed: string[] = []
 let leftOut = 0
 for (const [name, steps] of Object.entries(examples)) {
@@ -270,6 +276,8 @@ function start(step: Step): Running {
     timeout: PATIENCE,
     killSignal: 'SIGKILL',
   })
+  children.add(child)
+  child.once('close', () => children.delete(child))
   const lines: string[] = []
   const news = new EventEmitter()
   const exit = once(child, 'close').then(([code]) => code as number | null)
@@ -285,7 +293,7 @@ async function show(
 ): Promise<void> {
   const label = step.run[0].padEnd(width)
   for await (const line of linesOf(stream)) {
-    console.log(`  ${label} | ${line.replaceAll(folder, '…')}`)
+    print(`  ${label} | ${line.replaceAll(folder, '…')}`)
     lines.push(line)
     news.emit('line')
   }

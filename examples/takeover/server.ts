@@ -30,7 +30,7 @@ import {
 import { askForSockets, checkPeer, offerSockets, refuse } from './handover.ts'
 import { cutOff, finish, isLeaving, serve } from './web.ts'
 
-const USAGE = `Usage: ./server.ts [OPTIONS]
+const USAGE = `Usage: ./examples/takeover/server.ts [OPTIONS]
 Serves HTTP; takes over from the server at the control socket, if there is one.
 Ctrl-C ends it.
   -l, --listen ADDRESS    PORT (of 127.0.0.1), ADDR:PORT, [ADDR]:PORT or a path;
