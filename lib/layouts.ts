@@ -288,5 +288,28 @@ export function selectAbi(
   return abi
 }
 
+/**
+ * Throws in Bun and Deno. Both run this library as far as sends and receives
+ * that need not wait; the first that has to wait would never end.
+ *
+ * @param versions those of `process`
+ */
+export function refuseOtherRuntimes(
+  versions: Readonly<Record<string, string | undefined>>,
+): void {
+  for (const [key, name] of [
+    ['bun', 'Bun'],
+    ['deno', 'Deno'],
+  ] as const) {
+    if (versions[key] === undefined) continue
+    throw new Error(
+      `Expected Node, got ${name} ${versions[key]}: ` +
+        'it cannot wait for a socket without reading from it',
+    )
+  }
+}
+
+refuseOtherRuntimes(process.versions)
+
 /** The running platform's layout. */
 export const host: Abi = selectAbi(process.platform, process.arch, endianness())

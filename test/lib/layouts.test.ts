@@ -4,7 +4,12 @@
 import { execFileSync } from 'node:child_process'
 import { t } from 'tap'
 import { buildRights, cmsgAlign, cmsgLen, cmsgSpace } from '../../lib/cmsg.ts'
-import { abis, host, selectAbi } from '../../lib/layouts.ts'
+import {
+  abis,
+  host,
+  refuseOtherRuntimes,
+  selectAbi,
+} from '../../lib/layouts.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import { compileC, missing, temporaryFolder } from '../support.ts'
 
@@ -26,6 +31,20 @@ t.test('selectAbi() refuses what it does not know', async (t) => {
 
 const skip =
   process.platform !== 'linux' ? 'the C program knows Linux' : missing('cc')
+
+t.test('refuseOtherRuntimes() lets Node pass, and no other', async (t) => {
+  refuseOtherRuntimes(process.versions)
+  const refused = (versions: Record<string, string>) => {
+    return () => refuseOtherRuntimes({ ...process.versions, ...versions })
+  }
+  const why = 'it cannot wait for a socket without reading from it'
+  t.throws(refused({ bun: '1.4.5' }), {
+    message: `Expected Node, got Bun 1.4.5: ${why}`,
+  })
+  t.throws(refused({ deno: '2.9.6' }), {
+    message: `Expected Node, got Deno 2.9.6: ${why}`,
+  })
+})
 
 t.test(
   'host agrees with the C headers of this machine',
