@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all server client demo examples gotchas test test-nodes test-arm64 test-musl \
-  bench bench-takeover bench-idle soak plot fmt clean
+  bench bench-takeover bench-idle soak plot pack fmt clean
 
 run := node --import tsx
 
@@ -40,11 +40,14 @@ plot: all ## bench/results.svg, from what bench left
 soak: all ## 10 million messages, memory watched
 	@$(run) bench/soak.ts
 
+pack: node_modules/.dev ## the package, as a tarball in dist/
+	npm pack --pack-destination dist
+
 fmt: node_modules/.dev
 	npx biome check --write
 
 clean:
-	rm -rf node_modules bench/node_modules examples/dbus/node_modules .tap .cache
+	rm -rf node_modules bench/node_modules examples/dbus/node_modules dist .tap .cache
 
 bench/node_modules examples/dbus/node_modules: | all
 	cd $(@D) && npm ci --no-audit --no-fund

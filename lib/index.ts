@@ -1,5 +1,8 @@
 // The one public entry: everything that a program needs, and nothing more.
 
+// For users of the package: a new TypeScript project has no types of Node's.
+/// <reference types="node" preserve="true" />
+
 export {
   type ControlMessage,
   cmsgAlign,

@@ -8,7 +8,7 @@
 // buffer, whose destroy() takes ENOBUFS to mean "readable". It comes for end of
 // file too, and on a listening socket for a connection that waits.
 
-import { type ConnectOpts, Socket, type SocketConstructorOpts } from 'node:net'
+import { Socket } from 'node:net'
 
 export class EmptyRead extends Socket {
   readonly #onReadable: (failure?: Error) => void
@@ -21,8 +21,9 @@ export class EmptyRead extends Socket {
   constructor(fd: number, onReadable: (failure?: Error) => void) {
     // The callback would be for bytes that were read, so it is never called.
     const onread = { buffer: Buffer.alloc(0), callback: Boolean }
-    const options: SocketConstructorOpts & ConnectOpts = { fd, onread }
-    super({ ...options, allowHalfOpen: true })
+    // Declared before the call: @types/node 20 does not know `onread` here.
+    const options = { fd, onread, allowHalfOpen: true }
+    super(options)
     this.#onReadable = onReadable
     this.once('end', () => onReadable(cannotWait()))
     super.unref()
