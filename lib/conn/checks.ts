@@ -20,6 +20,7 @@ import {
   type Received,
 } from '../message.ts'
 import { descriptorLimit } from '../socket/options.ts'
+import { isOtherEnd } from '../socket/peer.ts'
 import { closeReceived } from '../socket/unix.ts'
 
 const NOTHING = Buffer.alloc(0)
@@ -137,6 +138,20 @@ export function takeRights(message: Received, maxFds: number): number[] {
     closeDescriptorsOf(message)
     throw error
   }
+}
+
+/**
+ * To be asked of descriptors that are kept for later: one that is the other end
+ * of `own`, over which it came, would keep that connection open for ever.
+ *
+ * @throws Error ERR_OTHER_END, with nothing closed
+ */
+export function refuseOtherEnd(fds: readonly number[], own: number): void {
+  if (!fds.some((fd) => isOtherEnd(fd, own))) return
+  throw Object.assign(
+    new Error('Expected descriptors, got the other end of this connection'),
+    { code: 'ERR_OTHER_END' },
+  )
 }
 
 /** Closes what came with a message that is not delivered. */

@@ -10,7 +10,7 @@
 // piece with lines that were sent before its own (Linux) or after it (macOS,
 // FreeBSD). So bytes and descriptors are collected apart, and matched by count.
 
-import { closeAll } from './checks.ts'
+import { closeAll, refuseOtherEnd } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 
 export type Frame = {
@@ -80,6 +80,7 @@ export async function* framesOf(
       // With half a line here they may be that one's, but no more than it may
       // have. With none they are nobody's.
       if (fds.length > (bytes.length > 0 ? maxFds : 0)) throw unclaimed(fds)
+      refuseOtherEnd(fds, conn.fd)
     }
     if (bytes.length > 0 && conn.fd >= 0) {
       throw new Error(`Expected a line, got its first ${bytes.length} bytes`)

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { host } from '../layouts.ts'
 import { duplicate, shutdownWriting } from '../socket/unix.ts'
-import { closeAll, prepareRights } from './checks.ts'
+import { closeAll, prepareRights, refuseOtherEnd } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 import { checkCount, type FdStreamOptions } from './limits.ts'
 
@@ -181,6 +181,7 @@ export class FdStream extends Duplex {
     if (message.fds.length > 0) {
       this.#held.push(message.fds)
       this.#handOut()
+      if (this.#held.length > 0) refuseOtherEnd(message.fds, this.#conn.fd)
     }
     this.push(message.data)
   }
