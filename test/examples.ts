@@ -38,7 +38,7 @@ process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
 const socket = join(folder, 'socket')
 const files = ['one', 'two'].map((name) => {
   const file = join(folder, name)
-  writeFileSync(file, `This is file ${name}\n`)
+  writeFileSync(file, `This is file ${name}\n`, { mode: 0o644 })
   return file
 })
 
@@ -49,7 +49,8 @@ const factory = isRoot ? ['-p', '8', '-u', '65534'] : ['-p', await freePort()]
 
 const rules = join(folder, 'rules.json')
 const anyPort = { uid: process.getuid?.(), ports: ['1-65535'] }
-writeFileSync(rules, JSON.stringify([{ ...anyPort, addresses: ['127.0.0.1'] }]))
+const json = JSON.stringify([{ ...anyPort, addresses: ['127.0.0.1'] }])
+writeFileSync(rules, json, { mode: 0o600 })
 const web = join(folder, 'web')
 const idlePort = await freePort()
 

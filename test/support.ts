@@ -17,7 +17,7 @@ import {
   readlinkSync,
   rmSync,
 } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Test, t as tap } from 'tap'
 
@@ -271,4 +271,12 @@ export async function terminal(t: Test) {
   type("echo 'rea''dy'\n")
   await shell.printed(/ready/)
   return { shell, type }
+}
+
+/** A reason to skip if the kernel refuses no descriptors, else false. */
+export function lacksPassRights(): string | false {
+  const [major = 0, minor = 0] = release().split('.').map(Number)
+  const hasOption = major > 6 || (major === 6 && minor >= 16)
+  if (process.platform === 'linux' && hasOption) return false
+  return 'SO_PASSRIGHTS is missing: needs Linux 6.16'
 }

@@ -8,21 +8,20 @@
 
 import { pipeline } from 'node:stream/promises'
 import {
-  connect,
   type Frame,
   framesOf,
   readableFrom,
   sendFrame,
 } from '../../lib/index.ts'
 import {
-  codeOf,
   commandLine,
   defaultSocketPath,
+  dial,
   fail,
   help,
-  messageOf,
   usageError,
 } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 
 const USAGE = `Usage: ./examples/file-broker/client.ts [-s SOCKET] NAME
        ./examples/file-broker/client.ts [-s SOCKET] --list
@@ -47,9 +46,10 @@ if ((name === undefined) !== values.list)
   usageError(USAGE, 'Expected either NAME or --list')
 const path = values.socket ?? defaultSocketPath('fdpass-file-broker')
 
+const conn = await dial(path, './examples/file-broker/server.ts')
 try {
-  const conn = await connect(path).catch((error) => fail(explain(error)))
-  await sendFrame(conn, values.list ? { list: true } : { name })
+  // If the server has hung up, what it said before tells more than EPIPE.
+  await sendFrame(conn, values.list ? { list: true } : { name }).catch(() => {})
   let isDone = false
   for await (const frame of framesOf(conn, { maxFds: 1, maxBytes: 65536 })) {
     isDone = await take(frame)
@@ -69,15 +69,11 @@ async function take({ value, fds: [fd] }: Frame): Promise<boolean> {
     return true
   }
   if (typeof value.error === 'string') fail(value.error)
-  if (value.end === true) return true
-  // Quoted, less the quotes: a name may hold characters that play tricks.
-  const shown = JSON.stringify(value.name).slice(1, -1)
-  console.log(`${String(value.size).padStart(10)} ${shown}`)
-  return false
-}
-
-function explain(error: unknown): string {
-  const code = codeOf(error)
-  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
-  return `No server on ${path}: start ./examples/file-broker/server.ts first`
+  if (!Array.isArray(value.files)) fail('Expected a file or a list, got none')
+  for (const { name, size } of value.files) {
+    // Quoted, less the quotes: a name may hold control characters.
+    const shown = printable(JSON.stringify(name).slice(1, -1))
+    console.log(`${String(size).padStart(10)} ${shown}`)
+  }
+  return value.end === true
 }

@@ -8,8 +8,11 @@
 //
 // New here: a descriptor is checked, not a path.
 //
-// Simplification: one user can take all the places. A broker for users who do
-// not trust each other would count them per uid.
+// Security: this user's clients only, or with --public all, of which no user
+// gets more than PER_USER places. A client gets REQUESTS answers in --patience
+// seconds, has one file at a time open here, and cannot send descriptors. Not
+// promised: a file that hangs (FUSE, NFS) holds one of the four threads that
+// Node opens files in, so DIR has to be on a file system that answers.
 
 import { type FileHandle, opendir } from 'node:fs/promises'
 import { framesOf, listen, sendFrame, type UnixConn } from '../../lib/index.ts'
@@ -20,9 +23,11 @@ import {
   fail,
   help,
   messageOf,
+  onStop,
   usageError,
 } from '../../lib/script/cli.ts'
-import { openChecked, openDirectory } from './checked.ts'
+import { printable } from '../../lib/script/printable.ts'
+import { openChecked, openDirectory, sizeOf } from './checked.ts'
 
 const USAGE = `Usage: ./examples/file-broker/server.ts [OPTIONS] DIR [SOCKET]
 Opens files of the directory DIR for those who ask on SOCKET. Ctrl-C ends it.
@@ -31,13 +36,16 @@ Opens files of the directory DIR for those who ask on SOCKET. Ctrl-C ends it.
       --patience SECONDS  until a client has to be done (10)
       --public            for all users, not just for this one`
 
-// Clients at once, and requests of each. What a client asked for and does not
-// read stays in flight, and there counts as ours (ETOOMANYREFS in unix(7)):
-// these two bound how much that is, and the patience how long.
+// Clients at once, with --public those of one user, and requests of each. What
+// a client asked for and does not read stays in flight, and there counts as
+// ours (ETOOMANYREFS in unix(7)): these bound how much that is, and the
+// patience how long.
 const CLIENTS = 32
+const PER_USER = 8
 const REQUESTS = 16
 
-const SHORTAGES = ['EMFILE', 'ENFILE', 'ETOOMANYREFS']
+/** Directory entries that are looked at for one piece of a list. */
+const PER_PIECE = 32
 
 const { values, positionals } = commandLine(
   USAGE,
@@ -47,7 +55,7 @@ const { values, positionals } = commandLine(
       'max-size': { type: 'string', default: '1048576' },
       'max-age': { type: 'string', default: '86400' },
       patience: { type: 'string', default: '10' },
-      public: { type: 'boolean' },
+      public: { type: 'boolean', default: false },
     },
     allowPositionals: true,
   },
@@ -62,67 +70,57 @@ const [folder = '', path = defaultSocketPath('fdpass-file-broker')] =
   positionals
 
 // Once, for good: see openDirectory().
-const { handle, base } = await openDirectory(folder).catch(fail)
+const directory = await openDirectory(folder).catch(fail)
 
 const mode = values.public ? 0o666 : 0o600
-const listener = await listen(path, { mode }).catch(fail)
+const perUser = values.public ? PER_USER : CLIENTS
+const listener = await listen(path, { mode, refuseFds: true }).catch(fail)
+onStop(() => listener.close())
 console.log(`Server ready on ${path}, pid ${process.pid}`)
 
-const clients = new Set<UnixConn>()
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
-    listener.close()
-    for (const conn of clients) conn.close()
-  })
-}
-
-const serving = new Set<Promise<void>>()
 let count = 0
-for await (const conn of listener) {
-  count++
-  const done = serve(conn, `client ${count}`).finally(() => {
-    serving.delete(done)
-  })
-  serving.add(done)
-  // Who comes when all places are taken waits in the backlog.
-  if (serving.size === CLIENTS) await Promise.race(serving)
-}
-await handle.close()
+/** How many clients each user has at the moment. */
+const places = new Map<number, number>()
+await listener.serve(serve, { most: CLIENTS })
+await directory.handle.close()
 console.log('Server stopped')
 
-async function serve(conn: UnixConn, client: string): Promise<void> {
-  clients.add(conn)
+async function serve(conn: UnixConn): Promise<void> {
+  const client = `client ${++count}`
+  const { pid, uid } = conn.peerCredentials()
+  log(client, `connected, pid ${pid}, uid ${uid}`)
+  const taken = places.get(uid) ?? 0
+  places.set(uid, taken + 1)
   const timer = setTimeout(() => {
-    console.log(`${client}: Expected to be done in ${patience} s, hung up`)
+    log(client, `Expected to be done in ${patience} s, hung up`)
     conn.close()
   }, patience * 1000)
   try {
-    const { pid, uid } = conn.peerCredentials()
-    console.log(`${client}: connected, pid ${pid}, uid ${uid}`)
+    if (taken >= perUser)
+      throw new Error(`Expected at most ${perUser} clients of one user`)
     let requests = 0
     // One after the other: at most one file of this client's is open here.
     for await (const { value } of framesOf(conn)) {
       if (++requests > REQUESTS)
         throw new Error(`Expected at most ${REQUESTS} requests, got more`)
-      if (value.list === true) await list(conn)
-      else console.log(`${client}: ${await answer(conn, value.name)}`)
+      const answered = value.list === true ? list(conn) : give(conn, value.name)
+      log(client, await answered)
     }
   } catch (error) {
     if (conn.fd < 0) return
-    console.log(`${client}: ${reason(error)}`)
+    log(client, reason(error))
     await sendFrame(conn, { error: reason(error) }).catch(() => {})
   } finally {
     clearTimeout(timer)
-    conn.close()
-    clients.delete(conn)
+    places.set(uid, (places.get(uid) ?? 1) - 1)
   }
 }
 
-async function answer(conn: UnixConn, name: unknown): Promise<string> {
+async function give(conn: UnixConn, name: unknown): Promise<string> {
   const shown = JSON.stringify(name)?.slice(0, 80)
   let file: FileHandle | undefined
   try {
-    const granted = await openChecked(base, name, limits)
+    const granted = await openChecked(directory, name, limits)
     file = granted.file
     // A file of its own for each, so that no two clients share an offset.
     await sendFrame(conn, { name, size: granted.size }, [file.fd])
@@ -136,18 +134,30 @@ async function answer(conn: UnixConn, name: unknown): Promise<string> {
   }
 }
 
-// By the same check, so that it shows what would really be granted.
-async function list(conn: UnixConn): Promise<void> {
-  for await (const { name } of await opendir(base)) {
-    const granted = await openChecked(base, name, limits).catch((error) => {
-      // A shortage here says nothing about the file.
-      if (SHORTAGES.includes(reason(error))) throw error
-    })
-    if (granted === undefined) continue
-    await granted.file.close()
-    await sendFrame(conn, { name, size: granted.size })
+// By the same check, so that it shows what would be granted. It goes out in
+// pieces, empty ones too: sending one fails as soon as the client has left.
+async function list(conn: UnixConn): Promise<string> {
+  let looks = 0
+  let files: { name: string; size: number }[] = []
+  try {
+    for await (const { name } of await opendir(directory.base)) {
+      looks++
+      const size = await sizeOf(directory, name, limits).catch(() => -1)
+      if (size >= 0) files.push({ name, size })
+      if (looks % PER_PIECE > 0) continue
+      await sendFrame(conn, { files })
+      files = []
+    }
+    await sendFrame(conn, { files, end: true })
+    return `list: ${looks} entries`
+  } catch (error) {
+    throw new Error(`list: ${reason(error)} after ${looks} entries`)
   }
-  await sendFrame(conn, { end: true })
+}
+
+// Names come from clients, and from whoever may write in the directory.
+function log(client: string, text: string): void {
+  console.log(printable(`${client}: ${text}`))
 }
 
 // Without the message of a failed system call, which names our paths.

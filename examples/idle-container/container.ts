@@ -73,9 +73,6 @@ if (most < 1)
 const path = positionals[0] ?? defaultSocketPath('fdpass-idle')
 
 const listener = await listen(path).catch(fail)
-console.log(
-  `Container ready on ${path}, pid ${process.pid}, holds up to ${most}`,
-)
 
 type Front = { readonly conn: UnixConn; readonly name: string }
 
@@ -85,6 +82,9 @@ const parked = new Map<number, Front & { readonly tag: string }>()
 const set = watchSet((fd) => void passBack(fd))
 
 onStop(() => listener.close())
+console.log(
+  `Container ready on ${path}, pid ${process.pid}, holds up to ${most}`,
+)
 
 let count = 0
 await listener.serve(
