@@ -14,17 +14,19 @@ import { closeSync } from 'node:fs'
 import { createServer } from 'node:http'
 import { isIPv6 } from 'node:net'
 import { constants } from 'node:os'
-import { connect, framesOf, sendFrame } from '../../lib/index.ts'
+import { framesOf, sendFrame } from '../../lib/index.ts'
 import {
-  codeOf,
   commandLine,
   cutAtCommand,
   defaultSocketPath,
+  dial,
   fail,
   help,
-  messageOf,
+  onStop,
+  ownPeer,
   usageError,
 } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 
 const USAGE = `Usage: ./examples/port-broker/client.ts [OPTIONS] PORT
        ./examples/port-broker/client.ts [OPTIONS] PORT -- COMMAND [ARG...]
@@ -55,23 +57,25 @@ if (!/^\d+$/.test(port ?? '')) usageError(USAGE, `Expected PORT, got ${port}`)
 if (udp && command === undefined) usageError(USAGE, 'Expected COMMAND with -u')
 const path = values.socket ?? defaultSocketPath('fdpass-port-broker')
 
-const fd = await obtain().catch((error) => fail(explain(error)))
+const fd = await obtain().catch(fail)
 if (command === undefined) await serve()
 else await runCommand(command)
 
 // The socket. The caller owns it.
 async function obtain(): Promise<number> {
-  const conn = await connect(path)
-  const { uid } = conn.peerCredentials()
+  const conn = await dial(path, './examples/port-broker/server.ts')
   // Whoever listens there decides who sees what we serve.
-  if (uid !== 0 && uid !== process.getuid?.())
-    fail(`Expected a server of root's or of this user's, got one of uid ${uid}`)
+  ownPeer(conn)
   const protocol = udp ? 'udp' : 'tcp'
-  await sendFrame(conn, { protocol, address, port: Number(port) })
+  // If the server has hung up, what it said before tells more than EPIPE.
+  await sendFrame(conn, { protocol, address, port: Number(port) }).catch(
+    () => {},
+  )
   for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
     const [fd] = fds
     if (fd === undefined) fail(value.error)
-    console.error(`Got ${value.granted} as fd ${fd}, pid ${process.pid}`)
+    const what = printable(String(value.granted))
+    console.error(`Got ${what} as fd ${fd}, pid ${process.pid}`)
     conn.close()
     return fd
   }
@@ -86,12 +90,10 @@ async function serve(): Promise<void> {
   await once(server, 'listening').catch(fail)
   const host = isIPv6(address) ? `[${address}]` : address
   console.log(`Serving on http://${host}:${port}/`)
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => {
-      server.close()
-      server.closeAllConnections()
-    })
-  }
+  onStop(() => {
+    server.close()
+    server.closeAllConnections()
+  })
 }
 
 async function runCommand(command: string): Promise<void> {
@@ -110,10 +112,4 @@ async function runCommand(command: string): Promise<void> {
   const [code, signal] = await once(child, 'exit').catch(fail)
   // As a shell tells it.
   process.exitCode = code ?? 128 + constants.signals[signal as NodeJS.Signals]
-}
-
-function explain(error: unknown): string {
-  const code = codeOf(error)
-  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
-  return `No server on ${path}: start ./examples/port-broker/server.ts first`
 }

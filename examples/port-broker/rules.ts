@@ -7,12 +7,16 @@
 //
 // What no rule allows is refused. A file with any mistake in it is no rules at
 // all: a misspelt "addresses" that went unnoticed would open a port to others.
+// So is a file that anyone can write but root and the user who runs the broker.
+//
+// A socket on :: takes connections over IPv4 as well (ipv6(7), IPV6_V6ONLY). So
+// :: is allowed only by a rule whose addresses are :: and 0.0.0.0, both.
 //
 // Simplification: "gid" is the client's primary group. The kernel knows all its
 // groups (SO_PEERGROUPS in unix(7)), this library does not ask.
 
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { isIP, SocketAddress } from 'node:net'
 
 import type { Credentials, Protocol } from '../../lib/index.ts'
@@ -37,7 +41,7 @@ const FIELDS = ['user', 'uid', 'gid', 'ports', 'addresses', 'protocol']
 
 /** The rules in a file. Throws, saying where, if it is anything else. */
 export function readRules(path: string): Rule[] {
-  const rules: unknown = JSON.parse(readFileSync(path, 'utf8'))
+  const rules: unknown = JSON.parse(readTrusted(path))
   return list('the rules', rules).map((rule, index) => {
     try {
       return parseRule(fieldsOf(rule))
@@ -48,12 +52,32 @@ export function readRules(path: string): Rule[] {
   })
 }
 
+function readTrusted(path: string): string {
+  const fd = openSync(path, 'r')
+  try {
+    const { mode, uid } = fstatSync(fd)
+    if ((mode & 0o022) === 0 && (uid === 0 || uid === process.geteuid?.()))
+      return readFileSync(fd, 'utf8')
+    throw new Error(
+      "Expected a file that only root or this server's user can write, " +
+        `got one of uid ${uid} with mode ${(mode & 0o7777).toString(8)}`,
+    )
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** All addresses that a socket takes connections on which is bound to one. */
+export function boundBy(address: string): string[] {
+  return address === '::' ? ['::', '0.0.0.0'] : [address]
+}
+
 export function allows(rule: Rule, who: Credentials, what: Request): boolean {
   const { protocol, address, port } = what
   return (
     ('uid' in rule.who ? rule.who.uid === who.uid : rule.who.gid === who.gid) &&
     rule.protocol === protocol &&
-    rule.addresses.includes(address) &&
+    boundBy(address).every((each) => rule.addresses.includes(each)) &&
     rule.ports.some(([first, last]) => first <= port && port <= last)
   )
 }

@@ -9,8 +9,10 @@
 // New here: a service that knows its clients from the kernel, whatever they
 // say, and answers each by what that one may have.
 //
-// Simplification: one user can take all the places. A broker for users who do
-// not trust each other would count them per uid.
+// Security: every user may connect, and gets what a rule allows, from a file
+// that only this server's user, or root, can write. No user gets more than
+// PER_USER of the places. A client gets REQUESTS answers in --patience seconds,
+// has one socket at a time open here, and cannot send descriptors.
 
 import { closeSync } from 'node:fs'
 import {
@@ -28,10 +30,13 @@ import {
   fail,
   help,
   messageOf,
+  onStop,
   usageError,
 } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 import {
   allows,
+  boundBy,
   parseRequest,
   type Request,
   type Rule,
@@ -43,8 +48,9 @@ Gives listening sockets to clients on SOCKET, as the JSON file RULES allows.
 Reads RULES again on SIGHUP. Ctrl-C ends it; what it gave away stays open.
       --patience SECONDS  until a client has to be done (10)`
 
-/** Clients at once, and requests of each. */
+/** Clients at once, those of one user, and requests of each. */
 const CLIENTS = 32
+const PER_USER = 8
 const REQUESTS = 16
 
 const { values, positionals } = commandLine(
@@ -63,62 +69,59 @@ const [file = '', path = defaultSocketPath('fdpass-port-broker')] = positionals
 let rules = load(fail)
 
 // Anyone may ask: the rules decide, not the mode of the socket.
-const listener = await listen(path, { mode: 0o666 }).catch(fail)
-console.log(`Server ready on ${path}, pid ${process.pid}`)
+const listener = await listen(path, { mode: 0o666, refuseFds: true }).catch(
+  fail,
+)
 
 // A mistake in the file must not take ports away, nor give any.
 process.on('SIGHUP', () => {
   rules = load((reason) => {
-    console.error(`Old rules kept: ${reason}`)
+    console.error(printable(`Old rules kept: ${reason}`))
     return rules
   })
 })
 
-const clients = new Set<UnixConn>()
-for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-  process.once(signal, () => {
-    listener.close()
-    for (const conn of clients) conn.close()
-  })
-}
+// SIGHUP reads the rules, so only the other two signals stop this server.
+onStop((signal) => {
+  if (signal !== 'SIGHUP') return listener.close()
+})
+console.log(`Server ready on ${path}, pid ${process.pid}`)
 
 /** Who got which port last. Ports are few, so this stays small. */
 const holders = new Map<string, string>()
 
-const serving = new Set<Promise<void>>()
-for await (const conn of listener) {
-  const done = serve(conn).finally(() => serving.delete(done))
-  serving.add(done)
-  // Who comes when all places are taken waits in the backlog.
-  if (serving.size === CLIENTS) await Promise.race(serving)
-}
+/** How many clients each user has at the moment. */
+const places = new Map<number, number>()
+await listener.serve(serve, { most: CLIENTS })
 console.log('Server stopped')
 
 async function serve(conn: UnixConn): Promise<void> {
-  clients.add(conn)
   // Noted by the kernel when it connected. Nothing it sends can change this.
   const peer = conn.peerCredentials()
   const who = `pid ${peer.pid}, uid ${peer.uid}, gid ${peer.gid}`
+  const taken = places.get(peer.uid) ?? 0
+  places.set(peer.uid, taken + 1)
   const timer = setTimeout(() => {
-    console.log(`${who}: Expected to be done in ${patience} s, hung up`)
+    log(`${who}: Expected to be done in ${patience} s, hung up`)
     conn.close()
   }, patience * 1000)
   try {
+    if (taken >= PER_USER)
+      throw new Error(`Expected at most ${PER_USER} clients of one user`)
     let requests = 0
     // One after the other: at most one socket of this client's is open here.
     for await (const { value } of framesOf(conn)) {
       if (++requests > REQUESTS)
         throw new Error(`Expected at most ${REQUESTS} requests, got more`)
-      console.log(`${who}: ${await answer(conn, peer, parseRequest(value))}`)
+      log(`${who}: ${await answer(conn, peer, parseRequest(value))}`)
     }
   } catch (error) {
     if (conn.fd < 0) return
-    console.log(`${who}: ${messageOf(error)}`)
+    log(`${who}: ${messageOf(error)}`)
     await sendFrame(conn, { error: messageOf(error) }).catch(() => {})
   } finally {
     clearTimeout(timer)
-    conn.close()
-    clients.delete(conn)
+    places.set(peer.uid, (places.get(peer.uid) ?? 1) - 1)
   }
 }
 
@@ -134,7 +137,8 @@ async function answer(
   if (rule < 0) {
     // The very rule that would allow it, ready to be pasted.
     const { uid } = peer
-    const missing = { uid, protocol, addresses: [address], ports: [port] }
+    const addresses = boundBy(address)
+    const missing = { uid, protocol, addresses, ports: [port] }
     const why = `no rule such as ${JSON.stringify(missing)}`
     await sendFrame(conn, { error: `${what}: refused, ${why}` })
     return `${what}: refused, ${why}`
@@ -171,4 +175,9 @@ function load(otherwise: (reason: string) => readonly Rule[]): readonly Rule[] {
   } catch (error) {
     return otherwise(`${file}: ${messageOf(error)}`)
   }
+}
+
+// What clients ask for, and what stands in the rules, is text of others.
+function log(line: string): void {
+  console.log(printable(line))
 }

@@ -1,7 +1,7 @@
 // examples/port-broker: ports for those whom the rules allow them.
 
 import { once } from 'node:events'
-import { chmodSync, statSync, writeFileSync } from 'node:fs'
+import { chmodSync, chownSync, statSync, writeFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
@@ -12,8 +12,9 @@ import {
   readRules,
 } from '../../examples/port-broker/rules.ts'
 import { framesOf, sendFrame } from '../../lib/conn/frames.ts'
-import { connect, describeFd } from '../../lib/index.ts'
+import { connect, describeFd, type UnixConn } from '../../lib/index.ts'
 import {
+  lacksPassRights,
   missing,
   openFds,
   Running,
@@ -297,7 +298,9 @@ t.test('a bad client gets one line, and costs nobody else', async (t) => {
   }
   t.match(await complaint('hello\n'), /Expected a JSON object, got/)
   t.match(await complaint('x'.repeat(5000)), /at most 4096 bytes/)
-  t.match(await complaint('{"fds":1}\n', [0]), /at most 0 descriptors/)
+  const gift = complaint('{"fds":1}\n', [0])
+  if (lacksPassRights()) t.match(await gift, /at most 0 descriptors/)
+  else await t.rejects(gift, { code: 'EPERM' })
   t.match(await complaint('{"port":0,"fds":0}\n'), /a port from 1 to 65535/)
   t.match(await complaint('{"port":"1-9","fds":0}\n'), /Expected one port/)
   t.match(await complaint('{"port":1,"fds":0}\n'), /an IP address in digits/)
@@ -319,11 +322,94 @@ t.test('a bad client gets one line, and costs nobody else', async (t) => {
   })
 })
 
+t.test('a rule for :: alone gives no socket that takes IPv4', async (t) => {
+  const port = await freePort()
+  const v6 = { uid, ports: [port], addresses: ['::'] }
+  const { server, path, rules } = await broker(t, [v6])
+  const all = script(CLIENT, '-s', path, '-a', '::', `${port}`, '--', 'true')
+  const refused = await run(t, all)
+  t.match(refused, { code: 1, stderr: /refused, no rule such as/ })
+  const [, rule = ''] = /no rule such as (.*)\n$/.exec(refused.stderr) ?? []
+  t.strictSame(JSON.parse(rule).addresses, ['::', '0.0.0.0'])
+  writeFileSync(rules, `[${rule}]`)
+  server.child.kill('SIGHUP')
+  await server.printed(/(^Read 1 rules from [\s\S]*){2}/m)
+  t.match(await run(t, all), { code: 0 })
+})
+
+t.test('rules that others can write are refused', async (t) => {
+  const folder = temporaryFolder(t)
+  const file = join(folder, 'rules.json')
+  writeFileSync(file, '[]')
+  const start = (): ReturnType<typeof run> =>
+    run(t, script(SERVER, file, join(folder, 's')))
+  const expected = /Expected a file that only root or this server's user can/
+  for (const mode of [0o666, 0o620]) {
+    chmodSync(file, mode)
+    t.match(await start(), { code: 1, stdout: '', stderr: expected })
+  }
+  if (isRoot) {
+    chmodSync(file, 0o644)
+    chownSync(file, 65534, 0)
+    t.match(await start(), { code: 1, stdout: '', stderr: expected })
+  }
+  const { server, rules } = await broker(t, [])
+  chmodSync(rules, 0o602)
+  server.child.kill('SIGHUP')
+  await server.printed(/^Old rules kept: .*: Expected a file that only root/m)
+})
+
+t.test('one user cannot take all the places', async (t) => {
+  const port = await freePort()
+  const rules = [mine(port), { uid: 65534, ports: [port], addresses: ['::1'] }]
+  const { server, path } = await broker(t, rules)
+  const before = await settledFds(server.pid)
+  const held: UnixConn[] = []
+  for (let n = 0; n < 8; n++) held.push(await connect(path))
+  await until('they are all accepted', () => {
+    return openFds(server.pid).length === before.length + 8
+  })
+  const client = script(CLIENT, '-s', path, `${port}`, '--', 'true')
+  t.match(await run(t, client), {
+    code: 1,
+    stderr: 'client.ts: Expected at most 8 clients of one user\n',
+  })
+  if (isRoot) {
+    const other = script(
+      CLIENT,
+      '-s',
+      path,
+      '-a',
+      '::1',
+      `${port}`,
+      '--',
+      'true',
+    )
+    t.match(await run(t, other, nobody), { code: 0 })
+  }
+  for (const conn of held) conn.close()
+  await until('all have left', () => {
+    return openFds(server.pid).length === before.length
+  })
+  t.match(await run(t, client), { code: 0 })
+})
+
+t.test('text of a client does not reach the terminal as it is', async (t) => {
+  const { server, path } = await broker(t, [])
+  const conn = await connect(path)
+  await sendFrame(conn, { port: '\x1b[2J\u009b2J\u202e\r' })
+  await server.printed(/: Expected a port from 1 to 65535, .*202e/)
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are meant
+  t.notMatch(server.stdout, /[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]/)
+  conn.close()
+})
+
 t.test('rules are for users and groups, ports and addresses', async (t) => {
   const file = join(temporaryFolder(t), 'rules.json')
   const json = [
     { gid: 7, ports: [5], addresses: ['0:0::1'] },
     { user: 'root', ports: [80, '8000-8002'], addresses: ['127.0.0.1', '::'] },
+    { uid: 2, ports: [80], addresses: ['::', '0.0.0.0'] },
   ]
   writeFileSync(file, JSON.stringify(json))
   const rules = readRules(file)
@@ -342,7 +428,8 @@ t.test('rules are for users and groups, ports and addresses', async (t) => {
   for (const port of [79, 81, 7999, 8003]) {
     t.equal(allowed(0, 1, { ...v4, port }), -1, `port ${port}`)
   }
-  t.equal(allowed(0, 1, { address: '::0', port: 80 }), 1)
+  t.equal(allowed(0, 1, { address: '::0', port: 80 }), -1, 'not over IPv4')
+  t.equal(allowed(2, 1, { address: '::0', port: 80 }), 2)
   t.equal(allowed(0, 1, { address: '0.0.0.0', port: 80 }), -1)
   t.equal(allowed(0, 1, { address: '::ffff:127.0.0.1', port: 80 }), -1)
 
