@@ -3,6 +3,7 @@
 // native call: in a later one, Node may have overwritten it.
 
 import { createRequire } from 'node:module'
+import { constants } from 'node:os'
 
 import { host } from '../layouts.ts'
 import type { Address, Call, Engine, Param, Result } from './types.ts'
@@ -23,6 +24,8 @@ export function ffiRs(): Engine {
 
   // An empty path is the process itself, which has its libc loaded already.
   ffi.open({ library, path: '' })
+
+  keepLoaded(ffi, Object.keys(require.cache))
 
   function declare(
     funcName: string,
@@ -60,5 +63,23 @@ export function ffiRs(): Engine {
         paramsType: [U8Array, U8Array, pointer],
         paramsValue: [memory, memory, 0],
       }),
+  }
+}
+
+// Node unloads an addon when the last thread that uses it ends. This one leaves
+// destructors for the end of the thread, which then run in memory that is gone:
+// a worker thread that used it alone would end the process with SIGSEGV. To
+// open it once more, and never close that, keeps it where it is.
+function keepLoaded(ffi: typeof import('ffi-rs'), files: string[]): void {
+  for (const file of files) {
+    if (!file.endsWith('.node') || !file.includes('ffi-rs')) continue
+    // void *dlopen(const char *filename, int flags)
+    ffi.load({
+      library,
+      funcName: 'dlopen',
+      retType: ffi.DataType.I64,
+      paramsType: [ffi.DataType.String, ffi.DataType.I32],
+      paramsValue: [file, constants.dlopen.RTLD_LAZY],
+    })
   }
 }
