@@ -16,6 +16,7 @@ type Owner = { note(status: number, events: number): void }
 type Uv = ReturnType<typeof openUv>
 
 let uv: Uv | undefined
+let isExiting = false
 const blocks: Memory[] = []
 const free: bigint[] = []
 const owners = new Map<bigint, Owner>()
@@ -27,6 +28,7 @@ export function libuv(): Uv {
 }
 
 function openUv() {
+  process.prependOnceListener('exit', stopAll)
   const { ffi, library } = openNodeFfi()
   const int = (name: string, ...params: string[]) =>
     library.getFunction(name, { return: 'int32', arguments: params })
@@ -84,11 +86,25 @@ export function newHandle(fd: number, owner: Owner): bigint {
   return handle
 }
 
+/** Polls for these events alone, of enum uv_poll_event. 0 or -errno. */
+export function poll(handle: bigint, events: number): number {
+  if (isExiting) return 0
+  const { start, stop, callback } = libuv()
+  return events === 0 ? stop(handle) : start(handle, events, callback)
+}
+
 /** Ends the polling. The descriptor may be closed right after that. */
 export function closeHandle(handle: bigint): void {
   const { close, closed } = libuv()
   owners.delete(handle)
-  close(handle, closed)
+  close(handle, isExiting ? 0n : closed)
+}
+
+// At its end Node runs the event loop once more, when no JavaScript can run:
+// a callback would abort the process.
+function stopAll(): void {
+  for (const handle of owners.keys()) poll(handle, 0)
+  isExiting = true
 }
 
 function addBlock(): void {

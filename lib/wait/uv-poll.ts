@@ -13,7 +13,7 @@ import { constants } from 'node:os'
 
 import { systemError } from '../libc.ts'
 import { sendNow } from '../message.ts'
-import { closeHandle, libuv, newHandle } from './uv-handle.ts'
+import { closeHandle, libuv, newHandle, poll } from './uv-handle.ts'
 
 const READABLE = 1 // enum uv_poll_event
 const WRITABLE = 2
@@ -130,13 +130,8 @@ export class UvPoll {
   }
 
   #ask(events: number): void {
-    const { start, stop, callback } = libuv()
     this.#asked = events
-    if (events === 0) {
-      stop(this.#handle)
-      return
-    }
-    const started = start(this.#handle, events, callback)
+    const started = poll(this.#handle, events)
     if (started === 0) return
     // EEXIST: Node waits for this descriptor too, by a handle of its own.
     this.#asked = 0

@@ -52,5 +52,5 @@ export ESBUILD_BINARY_PATH=$PWD/node_modules/@esbuild/linux-x64/bin/esbuild
 export PATH=$cache:$PATH FDPASS_EMULATED=qemu-user
 node -p '`Node ${process.version} on ${process.platform} ${process.arch}`'
 # The library's own tests, unless told otherwise.
-(($#)) || set -- test/{abi,cmsg,conn,epoll,inet,interop,limits,listener,msghdr,readable,room,stream,watcher}.test.ts
+(($#)) || set -- test/lib/*.test.ts test/lib/{ffi,socket,wait,conn}/*.test.ts
 exec node node_modules/.bin/tap --disable-coverage --timeout=240 "$@"
