@@ -71,6 +71,7 @@ export class UnixConn {
    * @throws Error EBADF if a descriptor is not open; ETOOMANYREFS if too many
    * are in flight, after which the connection still works; EPERM if the peer
    * takes no descriptors (SO_PASSRIGHTS); EPIPE if the peer is gone
+   * @see sendmsg(2), unix(7)
    */
   sendmsg(data: string | Uint8Array, control?: Uint8Array): Promise<void> {
     return this.#sender.send(prepare(data, control))
@@ -92,6 +93,7 @@ export class UnixConn {
    * more than `maxFds`. Those that came are closed, `data` of the error holds
    * the bytes, and the connection still works. ABORT_ERR once `signal` is
    * aborted. ECONNRESET if the peer went away with bytes of ours unread
+   * @see recvmsg(2), unix(7)
    */
   recvmsg(options: ReceiveOptions = {}): Promise<Received | null> {
     return this.#receiver.receive(limitsOf(options))

@@ -37,6 +37,8 @@ const NOTHING = Buffer.alloc(0)
  * Whether the descriptor `fd` is the other end of the Unix socket `own`. Whoever
  * keeps received descriptors until their sender hangs up should ask: as long as
  * such a one is open, the connection has no end, even if the sender is gone.
+ * The ends of two connections, each sent over the other, look like any other
+ * sockets: against those only limits help, of connections, descriptors, time.
  *
  * @returns false also where the kernel does not tell, and for -1 as `own`
  * @throws Error EBADF
@@ -50,12 +52,12 @@ export function isOtherEnd(fd: number, own: number): boolean {
 }
 
 /** The inode number of the socket at the other end of the one with `inode`. */
-function peerInode(inode: number): number | undefined {
+export function peerInode(inode: number): number | undefined {
   const { SOCK_CLOEXEC, SOCK_NONBLOCK } = host.constants
   const type = SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK
   const fd = socket(AF_NETLINK, type, NETLINK_SOCK_DIAG)
-  if (fd < 0) return undefined
-  // The kernel answers within the call, so the answer is there at once.
+  // The kernel answers within the call, so the answer is there at once. Without
+  // a socket (EMFILE) both calls fail.
   sendNow(fd, [{ data: requestFor(inode), control: NOTHING }])
   const answers = receiveNow(fd, 4096, 1)
   closeFd(fd)
@@ -79,16 +81,16 @@ function requestFor(inode: number): Buffer {
 }
 
 // struct rtattr: its length and type, 16 bits each, then what it tells, padded
-// to 4 bytes. A socket that is not connected has no such attribute, and an
-// error (NLMSG_ERROR: no such socket) has no attributes that look like it.
+// to 4 bytes. A socket that is not connected has no such attribute.
 function peerIn(answer: Buffer): number | undefined {
-  if (answer.readUInt16LE(HEADER.nlmsg_type) !== SOCK_DIAG_BY_FAMILY) {
-    return undefined
-  }
-  for (let at = ATTRIBUTES; at + 8 <= answer.length; ) {
+  const type = answer.readUInt16LE(HEADER.nlmsg_type)
+  // NLMSG_ERROR: the socket is not in our network namespace.
+  if (type !== SOCK_DIAG_BY_FAMILY) return undefined
+  let at = ATTRIBUTES
+  while (at + 8 <= answer.length) {
     const length = answer.readUInt16LE(at)
-    const type = answer.readUInt16LE(at + 2)
-    if (type === UNIX_DIAG_PEER) return answer.readUInt32LE(at + 4)
+    const attribute = answer.readUInt16LE(at + 2)
+    if (attribute === UNIX_DIAG_PEER) return answer.readUInt32LE(at + 4)
     at += (length + 3) & ~3
   }
   return undefined

@@ -260,7 +260,7 @@ leakFree('an abort after the message came changes nothing', async (t) => {
   const { data, fds } = (await early) ?? { fds: [] }
   t.equal(`${data}`, '1')
   for (const fd of fds) closeSync(fd)
-  const refused = b.recvFds({ signal, maxFds: 0 })
+  const refused = b.recvmsg({ signal, maxFds: 0 })
   await a.sendFds('2', [0])
   await t.rejects(refused, { code: 'ERR_TOO_MANY_FDS' })
   const last = b.recvmsg({ signal })

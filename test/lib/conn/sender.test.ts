@@ -57,19 +57,27 @@ leakFree('sendmsg() behind a message that was cut fails', async (t) => {
   a.close()
 })
 
-leakFree('a peer that got a part of a message is told', async (t) => {
-  const [one, other] = newSocketpair()
-  const watcher = new Watcher(one, () => {})
-  const failure = new Error('The rest failed')
-  // The write alone fails: the peer is there, and reads. From then on the
-  // socket of Node keeps what it is given, and calls back no more.
+const failure = new Error('The rest failed')
+
+// Its write alone fails: the peer is there, and reads. From then on the socket
+// of Node keeps what it is given, and calls back no more.
+function failingWatcher(fd: number, beforeFailure = (): void => {}): Watcher {
+  const watcher = new Watcher(fd, () => {})
   let failures = 0
   watcher.write = (_: unknown, done: unknown): boolean => {
-    if (typeof done === 'function' && failures++ === 0) {
-      setImmediate(() => done(failure))
-    }
+    if (typeof done !== 'function' || failures++ > 0) return true
+    setImmediate(() => {
+      beforeFailure()
+      done(failure)
+    })
     return true
   }
+  return watcher
+}
+
+leakFree('a peer that got a part of a message is told', async (t) => {
+  const [one, other] = newSocketpair()
+  const watcher = failingWatcher(one)
   const sender = new Sender(one, watcher)
   const sends = [Buffer.alloc(LONG), Buffer.from('next')].map((data) =>
     sender.send({ data, control: NOTHING }),
@@ -82,6 +90,17 @@ leakFree('a peer that got a part of a message is told', async (t) => {
   t.ok(bytes.length > 0 && bytes.length < LONG, `${bytes.length} bytes, end`)
   peer.close()
   watcher.close()
+})
+
+leakFree('a socket that cannot be shut down fails no less', async (t) => {
+  const [one, other] = newSocketpair()
+  const [third, fourth] = newSocketpair()
+  const watcher = failingWatcher(third, () => closeSync(one))
+  const sender = new Sender(one, watcher)
+  const sending = sender.send({ data: Buffer.alloc(LONG), control: NOTHING })
+  await t.rejects(sending, failure)
+  watcher.close()
+  for (const fd of [other, fourth]) closeSync(fd)
 })
 
 // With its table full, a process sends to a peer that reads nothing.

@@ -1,5 +1,6 @@
 // A descriptor that keeps its own connection open, recognised.
 
+import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, fstatSync, openSync } from 'node:fs'
 
@@ -9,12 +10,14 @@ import {
   isOtherEnd,
   socketpair,
 } from '../../../lib/index.ts'
+import { descriptorLimit } from '../../../lib/socket/options.ts'
+import { peerInode } from '../../../lib/socket/peer.ts'
 import {
   duplicate,
   newSocket,
   newSocketpair,
 } from '../../../lib/socket/unix.ts'
-import { leakFree, pipe } from '../../support.ts'
+import { leakFree, missing, openFds, pipe } from '../../support.ts'
 
 // Whether this kernel tells which sockets belong together.
 const [one, other] = newSocketpair()
@@ -43,6 +46,30 @@ leakFree(
     for (const fd of [b, c, d, copy, single, file, r, w]) closeSync(fd)
   },
   skip,
+)
+
+leakFree(
+  'isOtherEnd() is false where the kernel does not tell',
+  async (t) => {
+    t.equal(peerInode(1), undefined, 'no such socket')
+    const [a, b] = newSocketpair()
+    const highest = Math.max(...openFds().map((fd) => Number.parseInt(fd, 10)))
+    const limit = descriptorLimit()
+    const prlimit = (soft: number): unknown =>
+      execFileSync('prlimit', [`--pid=${process.pid}`, `--nofile=${soft}:`])
+    const filler: number[] = []
+    prlimit(highest + 20)
+    t.throws(() => {
+      for (;;) filler.push(openSync('/dev/null', 'r'))
+    })
+    const found = isOtherEnd(a, b)
+    for (const fd of filler) closeSync(fd)
+    prlimit(limit)
+    t.equal(found, false, 'no descriptor left to ask with')
+    t.equal(isOtherEnd(a, b), true)
+    for (const fd of [a, b]) closeSync(fd)
+  },
+  skip || missing('prlimit'),
 )
 
 const refused = { code: 'ERR_OTHER_END' }
