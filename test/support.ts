@@ -174,6 +174,32 @@ export async function run(
   return { code, signal, stdout: running.stdout, stderr: running.stderr }
 }
 
+/**
+ * Runs `body`, in which `lib` is the public interface and `argv` are `args`, in
+ * a worker thread of a new process. What it prints, and each warning of the
+ * process, are in `stdout`; then comes the worker's exit code.
+ */
+export function runInWorker(t: Test, body: string, ...args: string[]) {
+  const worker = `
+    import { workerData } from 'node:worker_threads'
+    import { tsImport } from 'tsx/esm/api'
+    const [root, ...argv] = workerData
+    const lib = await tsImport('./lib/index.ts', root)
+    ${body}`
+  const source = `
+    import { pathToFileURL } from 'node:url'
+    import { Worker } from 'node:worker_threads'
+    process.on('warning', ({ message }) => console.log(message))
+    const root = pathToFileURL('server.ts').href
+    new Worker(${JSON.stringify(worker)}, {
+      eval: true,
+      execArgv: ['--input-type=module'],
+      workerData: [root, ...process.argv.slice(1)],
+    })
+      .on('exit', (code) => console.log(code))`
+  return run(t, [...script('--input-type=module', '-e'), source, ...args])
+}
+
 /** A reason to skip if a tool is missing, else false: `{ skip: missing('cc') }`. */
 export function missing(...tools: string[]): string | false {
   for (const tool of tools) {

@@ -1,0 +1,281 @@
+// Listening at a path: whose file it is, with which mode, and who gets it.
+
+import { spawnSync } from 'node:child_process'
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { t } from 'tap'
+
+import { connect as dial, listen } from '../../../lib/index.ts'
+import * as file from '../../../lib/socket/file.ts'
+import * as unix from '../../../lib/socket/unix.ts'
+import { listenAt } from '../../../lib/wait/listen-at.ts'
+import {
+  leakFree,
+  missing,
+  Running,
+  run,
+  runInWorker,
+  script,
+  temporaryFolder,
+} from '../../support.ts'
+
+/** The file of a socket that has called bind(2) and not listen(2). */
+function boundAt(path: string): number {
+  const fd = unix.newSocket()
+  unix.bindTo(fd, path)
+  return fd
+}
+
+leakFree('the mode is right whatever the umask is, which stays', async (t) => {
+  const folder = temporaryFolder(t)
+  const before = process.umask(0o027)
+  t.teardown(() => process.umask(before))
+  for (const mode of [0o600, 0o666, 0o660, 0o777, 0o000]) {
+    const path = join(folder, mode.toString(8))
+    const fd = await listenAt(path, { mode })
+    t.equal(statSync(path).mode & 0o777, mode, mode.toString(8))
+    t.equal(process.umask(), 0o027)
+    closeSync(fd)
+  }
+})
+
+leakFree('options that make no sense are refused', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  for (const options of [
+    { mode: -1 },
+    { mode: 0o1000 },
+    { mode: Number.NaN },
+    { backlog: 1.5 },
+    { backlog: -1 },
+  ]) {
+    await t.rejects(listenAt(path, options), RangeError)
+  }
+  t.notOk(existsSync(path))
+})
+
+leakFree('refuseFds: the sender of a descriptor gets EPERM', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path, { refuseFds: true })
+  t.teardown(() => listener.close())
+  const client = await dial(path)
+  t.teardown(() => client.close())
+  const conn = await listener.accept()
+  if (!knowsPassRights()) t.comment('this kernel has no SO_PASSRIGHTS')
+  else await t.rejects(client.sendFds('x', [0]), { code: 'EPERM' })
+  await client.sendmsg('y')
+  t.equal(String((await conn?.recvmsg())?.data), 'y', 'bytes go through')
+  for (const each of [client, conn, listener]) each?.close()
+})
+
+function knowsPassRights(): boolean {
+  const source =
+    'import socket; socket.socket(socket.AF_UNIX).getsockopt(1, 83)'
+  return spawnSync('python3', ['-c', source]).status === 0
+}
+
+t.test('listen() works in a worker thread, without a warning', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const body = `
+    for (const mode of [0o600, 0o666]) {
+      const listener = await lib.listen(argv[0], { mode })
+      await lib.listen(argv[0]).catch(({ code }) => console.log(code))
+      listener.close()
+    }`
+  const { stdout, stderr } = await runInWorker(t, body, path)
+  t.equal(stdout, 'EADDRINUSE\nEADDRINUSE\n0\n', stderr)
+})
+
+for (const call of ['bind', 'listen'] as const) {
+  leakFree(
+    `a link put at the path after ${call}(2) is not followed`,
+    async (t) => {
+      const folder = temporaryFolder(t)
+      const path = join(folder, 's')
+      const victim = join(folder, 'victim')
+      writeFileSync(victim, 'secret')
+      chmodSync(victim, 0o600)
+      const swap = (result: number): number => {
+        unlinkSync(path)
+        symlinkSync(victim, path)
+        return result
+      }
+      const { listenAt } = await t.mockImport<
+        typeof import('../../../lib/wait/listen-at.ts')
+      >('../../../lib/wait/listen-at.ts', {
+        '../../../lib/socket/file.ts': {
+          ...file,
+          bindFile: (...args: Parameters<typeof file.bindFile>) => {
+            const result = file.bindFile(...args)
+            return call === 'bind' ? swap(result) : result
+          },
+        },
+        '../../../lib/socket/unix.ts': {
+          ...unix,
+          listenOn: (...args: Parameters<typeof unix.listenOn>) => {
+            const result = unix.listenOn(...args)
+            return call === 'listen' ? swap(result) : result
+          },
+        },
+      })
+      await t.rejects(listenAt(path, { mode: 0o666 }), {
+        message: `listen EADDRINUSE ${path}: replaced by another`,
+      })
+      t.equal(statSync(victim).mode & 0o777, 0o600, 'the victim is as it was')
+      t.ok(lstatSync(path).isSymbolicLink(), 'the link is left alone')
+    },
+  )
+}
+
+t.test(
+  'a server changes no mode by path',
+  { skip: missing('strace') },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const log = join(folder, 'log')
+    const source = `
+      import { listen } from './lib/index.ts'
+      for (const mode of [0o600, 0o666])
+        (await listen(process.argv[1], { mode })).close()`
+    const { code } = await run(t, [
+      ...['strace', '-f', '-q', '-o', log, '-e', 'trace=chmod,fchmodat,fchmod'],
+      ...script('--input-type=module', '-e'),
+      source,
+      join(folder, 's'),
+    ])
+    t.equal(code, 0)
+    const calls = readFileSync(log, 'utf8')
+    t.match(calls, /fchmod\(\d+, 0600\)/)
+    t.notMatch(calls, /chmod(at)?\([^)]*"/)
+  },
+)
+
+leakFree(
+  'a server between bind(2) and listen(2) is not stale',
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const source = `
+import os, socket, sys, time
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+print('bound', flush=True)
+input()
+s.listen()
+print('listens', flush=True)
+input()
+`
+    const python = new Running(t, ['python3', '-c', source, path])
+    await python.printed(/bound/)
+    const second = listen(path)
+    python.child.stdin?.write('\n')
+    await t.rejects(second, { code: 'EADDRINUSE', pid: python.pid })
+    await python.printed(/listens/)
+    const client = await dial(path)
+    t.teardown(() => client.close())
+    t.equal(client.peerCredentials().pid, python.pid, 'everyone reaches it')
+    client.close()
+    python.child.stdin?.end('\n')
+    await python.exit
+  },
+  missing('python3'),
+)
+
+leakFree('a socket that goes on refusing is replaced', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const stale = boundAt(path)
+  const fd = await listenAt(path)
+  const client = await dial(path)
+  t.teardown(() => client.close())
+  t.equal(client.peerCredentials().pid, process.pid)
+  client.close()
+  for (const each of [stale, fd]) unix.closeFd(each)
+})
+
+leakFree('a path where files come and go is given up', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const bound = boundAt(path)
+  let looks = 0
+  // The test changes the file after each look: another server's, every time.
+  const { listenAt } = await t.mockImport<
+    typeof import('../../../lib/wait/listen-at.ts')
+  >('../../../lib/wait/listen-at.ts', {
+    '../../../lib/socket/file.ts': {
+      ...file,
+      isSame: () => {
+        looks++
+        return false
+      },
+    },
+  })
+  await t.rejects(listenAt(path), {
+    code: 'EADDRINUSE',
+    message: /it changes all the time/,
+  })
+  t.equal(looks, 5)
+  t.ok(lstatSync(path).isSocket(), 'nothing was removed')
+  unix.closeFd(bound)
+})
+
+leakFree('a listen(2) that fails leaves no file', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const { listenAt } = await t.mockImport<
+    typeof import('../../../lib/wait/listen-at.ts')
+  >('../../../lib/wait/listen-at.ts', {
+    '../../../lib/socket/unix.ts': { ...unix, listenOn: () => -12 },
+  })
+  await t.rejects(listenAt(path), { code: 'ENOMEM', syscall: 'listen' })
+  t.notOk(existsSync(path))
+})
+
+leakFree(
+  'whoever holds the lock of the folder only delays a server',
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const holder = new Running(t, [
+      'flock',
+      folder,
+      'sh',
+      '-c',
+      'echo held; cat',
+    ])
+    await holder.printed(/held/)
+    const fd = await listenAt(join(folder, 'a'))
+    unix.closeFd(fd)
+    const waiting = listenAt(join(folder, 'b'))
+    holder.child.stdin?.end()
+    unix.closeFd(await waiting)
+    await holder.exit
+    t.ok(existsSync(join(folder, 'b')))
+  },
+  missing('flock'),
+)
+
+t.test(
+  'a folder that may not be read is no obstacle',
+  { skip: process.getuid?.() === 0 ? missing('setpriv') : false },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    chmodSync(folder, 0o333)
+    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
+    const { stdout, stderr } = await run(t, [
+      ...(process.getuid?.() === 0 ? ['setpriv', ...nobody] : []),
+      ...script('--input-type=module', '-e'),
+      `import { listen } from './lib/index.ts'
+       const listener = await listen(process.argv[1])
+       console.log('listens')
+       listener.close()`,
+      join(folder, 's'),
+    ])
+    t.equal(stdout, 'listens\n', stderr)
+    chmodSync(folder, 0o700)
+  },
+)
