@@ -66,8 +66,6 @@ export async function openBus(path: string): Promise<MessageBus> {
     failure = error
     stream.destroy()
   })
-  // A Duplex may be half open, a bus connection may not.
-  bus.connection.on('end', () => bus.connection.end())
 
   // dbus-daemon hangs up on descriptors that come with, or right behind, the
   // BEGIN that ends the authentication. After its first answer it takes them.
