@@ -1,21 +1,25 @@
-// The way onto a D-Bus message bus with file descriptors: dbus-native speaks
-// the protocol, FdStream is its transport. Two lines of openBus() join them.
+// The way onto a message bus that carries descriptors: dbus-native speaks D-Bus,
+// and its transport is an FdStream. Two lines of openBus() join the two.
 //
-// In a message a descriptor has the type `h`, which is an index into the
-// message's `fds`. dbus-native hands these out and closes none of them. Those
-// of a message that no code of ours sees would stay open: a call of a method
-// that does not exist, a signal, the answer to a call that has timed out or was
-// awaited as a promise. So openBus() closes all that takeFds() did not take.
+// In a message a descriptor is a value of type `h`: an index into the message's
+// `fds`. dbus-native closes none of these. Those of a call that no method takes,
+// of a signal, of an answer that came too late or was awaited as a promise would
+// stay open: openBus() closes all that takeFds() did not take.
 //
-// Partners: service.ts, client.ts. Open the D-Bus specification at
-// NEGOTIATE_UNIX_FD, and dbus-daemon(1) with it.
+// Partners: service.ts, client.ts. Open the D-Bus specification at "UNIX_FD"
+// and dbus-daemon(1) with it.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync } from 'node:fs'
 import type { Message, MessageBus } from 'dbus-native'
-import { connect, FdStream } from '../../lib/index.ts'
-import { codeOf, defaultSocketPath, dial, fail } from '../../lib/script/cli.ts'
+import { closeReceived, connect, FdStream } from '../../lib/index.ts'
+import {
+  codeOf,
+  defaultSocketPath,
+  dial,
+  fail,
+  ownPeer,
+} from '../../lib/script/cli.ts'
 
 /** On the bus; an interface of this name and an object to match go with it. */
 export const NAME = 'org.example.FileOpener'
@@ -29,17 +33,17 @@ const { DBUS_SESSION_BUS_ADDRESS: session } = process.env
  */
 export function busPath(): string {
   if (!session) return defaultSocketPath('fdpass-dbus')
-  // Alternatives, separated by ";". Values are escaped as in a URL.
-  const address = /(?:^|;)unix:(?:[^;]*,)?(path|abstract)=([^,;]*)/
-  const [, kind, value = ''] = session.match(address) ?? []
-  if (kind === undefined) {
-    return fail(
-      'Expected unix:path=… or unix:abstract=… in DBUS_SESSION_BUS_ADDRESS, ' +
-        `got ${JSON.stringify(session)}`,
-    )
-  }
-  const name = decodeURIComponent(value)
-  return kind === 'abstract' ? `\0${name}` : name
+  try {
+    // Alternatives, separated by ";". Values are escaped as in a URL.
+    const address = /(?:^|;)unix:(?:[^;]*,)?(path|abstract)=([^,;]+)/
+    const [, kind, value] = session.match(address) ?? []
+    if (value !== undefined)
+      return (kind === 'abstract' ? '\0' : '') + decodeURIComponent(value)
+  } catch {} // an escape that is none
+  return fail(
+    'Expected unix:path=… or unix:abstract=… in DBUS_SESSION_BUS_ADDRESS, ' +
+      `got ${JSON.stringify(session)}`,
+  )
 }
 
 /**
@@ -54,7 +58,9 @@ export async function openBus(path: string): Promise<MessageBus> {
     throw new Error('Expected dbus-native: run make examples/dbus/node_modules')
   })
   const starts = session ? 'the session bus' : './examples/dbus/service.ts'
-  const stream = new FdStream(await dial(path, starts))
+  const conn = await dial(path, starts)
+  if (!session) ownPeer(conn)
+  const stream = new FdStream(conn)
   const bus = dbus.createClient({ stream })
 
   bus.connection.on('message', (message: Message) => {
@@ -72,8 +78,10 @@ export async function openBus(path: string): Promise<MessageBus> {
   await Promise.resolve(bus.getId()).catch((error) => {
     throw failure ?? error
   })
-  if (bus.connection.unixFdsAgreed !== true)
+  if (bus.connection.unixFdsAgreed !== true) {
+    stream.destroy()
     throw new Error('Expected a bus that carries descriptors, got one without')
+  }
   return bus
 }
 
@@ -83,7 +91,7 @@ export function takeFds(message: Message): number[] {
 }
 
 export function closeAll(fds: readonly number[]): void {
-  for (const fd of fds) closeSync(fd)
+  for (const fd of fds) closeReceived(fd)
 }
 
 /**

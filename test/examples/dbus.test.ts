@@ -365,6 +365,13 @@ t.test('mistakes are told in one line', { skip }, async (t) => {
     expect(
       CLIENT,
       [],
+      at('unix:path=/%zz'),
+      1,
+      /^client.ts: Expected unix:path=… or .*, got "unix:path=\/%zz"\n$/,
+    ),
+    expect(
+      CLIENT,
+      [],
       env,
       1,
       /^client.ts: No service on the bus: start .*service.ts first\n$/,
