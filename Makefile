@@ -1,15 +1,20 @@
 # A menu, not a build system: nothing is compiled.
 
 .DEFAULT_GOAL := all
-.PHONY: all server client demo examples gotchas test test-nodes test-arm64 test-musl \
-  bench bench-takeover bench-idle soak plot pack fmt clean
+.PHONY: all help server client demo examples gotchas check test test-nodes \
+  test-arm64 test-musl bench bench-takeover bench-idle soak plot pack fmt clean
 
 run := node --import tsx
+# No package here needs its install script, esbuild's merely saves some time.
+install := npm ci --ignore-scripts --no-audit --no-fund
 
 all: node_modules/.run ## install what running needs
 
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z].*## / { printf "%-36s %s\n", $$1, $$2 }' Makefile
+
 server client: all ## start one of the two: make server, make client
-	@$(run) $@.ts
+	@./$@.ts
 
 demo: all ## both sides at once, labelled
 	@$(run) test/demo.ts
@@ -20,10 +25,11 @@ examples: all examples/dbus/node_modules ## every example once, labelled
 gotchas: all ## what surprises people, tried on this machine
 	@$(run) examples/gotchas/all.ts
 
-test: node_modules/.dev examples/dbus/node_modules ## types, lint, format, tests with coverage
-	npx tsc --noEmit
-	npx biome ci
-	npx tap
+check: node_modules/.dev ## types, lint, format
+	npm run --silent check
+
+test: node_modules/.dev examples/dbus/node_modules ## check, then all tests
+	npm test --silent
 
 test-nodes test-arm64 test-musl: node_modules/.dev ## the tests, elsewhere
 	test/platforms/$(@:test-%=%).sh
@@ -43,19 +49,19 @@ soak: all ## 10 million messages, memory watched
 pack: node_modules/.dev ## the package, as a tarball in dist/
 	npm pack --pack-destination dist
 
-fmt: node_modules/.dev
+fmt: node_modules/.dev ## format, and mend what lint can
 	npx biome check --write
 
-clean:
+clean: ## remove what was installed
 	rm -rf node_modules bench/node_modules examples/dbus/node_modules dist .tap .cache
 
 bench/node_modules examples/dbus/node_modules: | all
 	cd $(@D) && npm ci --no-audit --no-fund
 
 node_modules/.run: package-lock.json
-	npm ci --omit=dev --no-audit --no-fund
+	$(install) --omit=dev
 	@touch $@
 
 node_modules/.dev: package-lock.json
-	npm ci --no-audit --no-fund
+	$(install)
 	@touch $@ node_modules/.run
