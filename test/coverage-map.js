@@ -6,10 +6,16 @@ import { readdirSync } from 'node:fs'
 
 const uncounted = ['script/cli.ts', 'script/job.ts']
 
+// What runs with node:ffi alone. Both runs together are complete: one without,
+// and one with FDPASS_FFI=node, in which these files are counted and no others.
+const withNodeFfi = ['ffi/node-ffi.ts', 'wait/uv-handle.ts', 'wait/uv-poll.ts']
+const usesNodeFfi = process.env.FDPASS_FFI === 'node'
+
 const library = readdirSync(new URL('../lib/', import.meta.url), {
   recursive: true,
 })
   .filter((file) => file.endsWith('.ts') && !uncounted.includes(file))
+  .filter((file) => withNodeFfi.includes(file) === usesNodeFfi)
   .map((file) => `lib/${file}`)
 
 export default () => library

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests with other versions of Node, from npm, and the demo twice: with
-# tsx, and with Node's own type stripping. Arguments go to tap.
+# tsx, and with Node's own type stripping. With Node 26 the tests run a second
+# time, with node:ffi, and have to cover the files that nothing else does.
+# Arguments go to tap: `test/lib` for the library alone.
+# NODES and ENGINES choose some of them: NODES=26 ENGINES=node.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,9 +16,16 @@ for version in ${NODES:-22 24 26}; do
   fi
   (
     export PATH=$folder/bin:$PATH DISABLE_V8_COMPILE_CACHE=1
-    echo "Node $(node --version)"
-    node node_modules/.bin/tap --disable-coverage --timeout=120 "$@"
-    node --import tsx test/demo.ts
+    for engine in ${ENGINES:-ffi-rs node}; do
+      [ "$engine" = node ] && [ "$version" -lt 26 ] && continue
+      export FDPASS_FFI=$engine
+      echo "Node $(node --version), $engine"
+      coverage=--disable-coverage
+      # A choice of tests need not cover anything.
+      [ "$engine" = node ] && [[ ${*:-test/lib} = test/lib ]] && coverage=
+      node node_modules/.bin/tap $coverage --timeout=240 "$@"
+      node --import tsx test/demo.ts
+    done
     node client.ts --help
   )
 done

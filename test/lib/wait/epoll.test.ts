@@ -1,8 +1,10 @@
 // epoll.ts by itself: what is ready is told once, and who listens may change
-// the list meanwhile. watchset.test.ts and room.test.ts use it in earnest.
+// the list meanwhile. watchset.test.ts and writable.test.ts use it in earnest.
 
 import { closeSync, writeSync } from 'node:fs'
+import { constants } from 'node:os'
 import { t } from 'tap'
+import * as libc from '../../../lib/libc.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { EPOLLIN, EPOLLOUT, Epoll } from '../../../lib/wait/epoll.ts'
 import { leakFree, until } from '../../support.ts'
@@ -30,4 +32,45 @@ leakFree('add() refuses a number that is not open', async (t) => {
   const epoll = new Epoll(() => {})
   t.throws(() => epoll.add(99999, EPOLLIN), { code: 'EBADF' })
   epoll.close()
+})
+
+for (const name of ['epoll_create1', 'socketpair', 'dup3']) {
+  leakFree(`new Epoll() leaves nothing open where ${name} fails`, async (t) => {
+    const fail = (): number => -constants.errno.EMFILE
+    const declare = (...signature: Parameters<typeof libc.declare>) =>
+      signature[0] === name ? fail : libc.declare(...signature)
+    const mocks = { '../../../lib/libc.ts': { ...libc, declare } }
+    type Module = typeof import('../../../lib/wait/epoll.ts')
+    const path = '../../../lib/wait/epoll.ts'
+    const { Epoll } = await t.mockImport<Module>(path, mocks)
+    const failure = { code: 'EMFILE', syscall: name }
+    t.throws(() => new Epoll(() => {}), failure)
+  })
+}
+
+leakFree('an owner that throws does not silence the others', async (t) => {
+  const listeners = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  const errors: string[] = []
+  process.on('uncaughtException', (error) => errors.push(error.message))
+  t.teardown(() => {
+    process.removeAllListeners('uncaughtException')
+    for (const each of listeners) process.on('uncaughtException', each)
+  })
+  const ready: number[] = []
+  const epoll = new Epoll((fd) => {
+    ready.push(fd)
+    throw new Error(`of ${fd}`)
+  })
+  const pairs = Array.from({ length: 3 }, newSocketpair)
+  for (const [fd] of pairs) epoll.add(fd, EPOLLOUT)
+  await until('all three', () => errors.length === 3)
+  const expected = pairs.map(([fd]) => fd)
+  t.strictSame(ready, expected)
+  t.strictSame(
+    errors,
+    expected.map((fd) => `of ${fd}`),
+  )
+  epoll.close()
+  for (const fd of pairs.flat()) closeSync(fd)
 })
