@@ -11,6 +11,7 @@
 import { Socket } from 'node:net'
 import { UnixConn } from '../../lib/index.ts'
 import { commandLine, fail, help, messageOf } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/child.ts
          UID LOCALPORT ADDR PORT DATA
@@ -41,7 +42,7 @@ const options = { fd, manualStart: true }
 const socket = new Socket(options)
 try {
   socket.connect(Number(port), address)
-  socket.end(data, () => console.log(`Sent "${data}".`))
+  socket.end(data, () => console.log(`Sent "${printable(data)}".`))
 
   // As much as was sent, and no more: who knows what the other side is.
   const wanted = Buffer.byteLength(data)
@@ -50,7 +51,7 @@ try {
     received = Buffer.concat([received, chunk])
     if (received.length > wanted) break
   }
-  console.log(`Received "${received}".`)
+  console.log(`Received "${printable(received)}".`)
 } catch (error) {
   fail(error)
 }

@@ -9,24 +9,31 @@
 // After: passfd 1.1, "Example of passing File Descriptors in Unix".
 // New here: a descriptor as a permission, given to one who lacks the privilege.
 //
+// Security: the child gets fd 0, 1 and 2 of this process, one end of a
+// socketpair, and a handful of harmless variables of its environment. It can
+// ask for one port only, and the kernel refuses descriptors that it sends.
+//
 // Simplification: the child's group has the number of its user. A real program
 // would look up what groups that user is in.
 
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync } from 'node:fs'
+import { closeSync, readdirSync } from 'node:fs'
 import { isIP, isIPv6 } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { boundSocket, socketpair } from '../../lib/index.ts'
+import { boundSocket, setCloseOnExec, UnixConn } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
   fail,
   help,
   messageOf,
+  onStop,
   usageError,
 } from '../../lib/script/cli.ts'
 import { linesOf } from '../../lib/script/lines.ts'
+import { refuseDescriptors } from '../../lib/socket/options.ts'
+import { newSocketpair } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/client.ts -p LOCALPORT -A ADDR
          -P PORT -d DATA [-u UID] [-- COMMAND [ARG...]]
@@ -37,6 +44,9 @@ Sends DATA to ADDR and PORT from LOCALPORT, in a child process of user UID.
   -d DATA       what to send
   -u UID        the child's user, not 0; root has to name one
 COMMAND runs in the place of child.ts, with the factory as its fd 3.`
+
+/** What the child gets of root's environment, as far as it is there. */
+const VARIABLES = ['PATH', 'TERM', 'TZ', 'LANG', 'LC_ALL', 'LC_CTYPE']
 
 /** Characters. */
 const LONGEST_REQUEST = 100
@@ -63,21 +73,25 @@ if (isIP(address) === 0)
   usageError(USAGE, `Expected -A ADDR in digits, got "${address}"`)
 if (data === undefined) usageError(USAGE, 'Expected -d DATA')
 const ownUid = process.getuid?.()
+if (ownUid === 0 && values.uid === undefined)
+  usageError(USAGE, "Expected -u UID: root has to name the child's user")
 const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
 
 // The child is born with one end of this, and with nothing else of ours: the
-// sockets do not exist yet, and are close-on-exec when they do.
-const [conn, theirs] = socketpair()
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
-    child.kill()
-    process.exit(0)
-  })
-}
+// sockets do not exist yet, and are close-on-exec when they do. Its end blocks,
+// as COMMAND will expect.
+keepFromChild()
+const [ours, theirs] = newSocketpair(true)
+refuseDescriptors(ours)
+const conn = UnixConn.fromFd(ours)
+onStop(() => {
+  child.kill()
+  process.exit(0)
+})
 
 const child = start()
 const exit = once(child, 'exit').catch(fail)
-theirs.close()
+closeSync(theirs)
 
 // From here on the child is a stranger, who may ask for anything: a request is
 // one line, answered with a descriptor or with the reason why not.
@@ -94,22 +108,39 @@ const [code] = await exit
 process.exitCode = code ?? 1
 
 function start(): ChildProcess {
-  const stdio: StdioOptions = ['inherit', 'inherit', 'inherit', theirs.fd]
+  const stdio: StdioOptions = ['inherit', 'inherit', 'inherit', theirs]
+  const shared = Object.entries(process.env).filter(([name]) =>
+    VARIABLES.includes(name),
+  )
+  const options = { stdio, env: Object.fromEntries(shared) }
   const [command, ...args] = positionals
   if (command === undefined) {
     // This one gives up root itself, as its first act: Node and this folder may
     // lie where only root can read.
     const script = fileURLToPath(new URL('child.ts', import.meta.url))
-    const ours = [`${uid}`, `${localPort}`, address, `${port}`, data ?? '']
-    const node = [...process.execArgv, script, ...ours]
-    return spawn(process.execPath, node, { stdio })
+    const what = [`${uid}`, `${localPort}`, address, `${port}`, data ?? '']
+    // Behind "--", DATA may begin with a dash.
+    const node = [...process.execArgv, script, '--', ...what]
+    return spawn(process.execPath, node, options)
   }
   // Where spawn() sets a user it drops the supplementary groups as well.
   const user = uid === ownUid ? {} : { uid, gid: uid }
   try {
-    return spawn(command, args, { stdio, ...user })
+    return spawn(command, args, { ...options, ...user })
   } catch (error) {
     return fail(`${messageOf(error)}: needs root to be uid ${uid}`)
+  }
+}
+
+// Descriptors that whoever started us left open reach a child as well, unless
+// they are close-on-exec. Node makes the first ones so, up to the first gap.
+function keepFromChild(): void {
+  for (const name of readdirSync('/dev/fd')) {
+    try {
+      if (Number(name) > 2) setCloseOnExec(Number(name))
+    } catch {
+      // That one was the folder itself, and is closed by now.
+    }
   }
 }
 

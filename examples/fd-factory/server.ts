@@ -9,7 +9,14 @@
 
 import { createServer, type Socket } from 'node:net'
 
-import { commandLine, fail, help, usageError } from '../../lib/script/cli.ts'
+import {
+  commandLine,
+  fail,
+  help,
+  onStop,
+  usageError,
+} from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/server.ts -p PORT [-a ADDR]
 Echoes what it receives on ADDR and PORT, and reports it. Ctrl-C ends it.
@@ -45,12 +52,10 @@ server.listen(port, values.address, () => {
 
 const clients = new Set<Socket>()
 // close() waits for the connections, and they for their clients.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => {
-    server.close(() => console.log('Server stopped'))
-    for (const socket of clients) socket.destroy()
-  })
-}
+onStop(() => {
+  server.close(() => console.log('Server stopped'))
+  for (const socket of clients) socket.destroy()
+})
 
 function serve(socket: Socket): void {
   clients.add(socket)
@@ -69,8 +74,7 @@ function serve(socket: Socket): void {
   socket.on('error', ({ message }) => console.log(`${from}: ${message}`))
   socket.on('close', () => {
     clients.delete(socket)
-    // In JSON's way of quoting, which leaves no control characters in it.
-    const data = JSON.stringify(received.toString())
+    const data = printable(JSON.stringify(received.toString()))
     console.log(`Connection from ${from} to ${to}, received ${data}.`)
   })
 }

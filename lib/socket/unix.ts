@@ -47,9 +47,15 @@ export function newSocket(): number {
   return SOCK_CLOEXEC === 0 ? ownedFd(made) : made
 }
 
-/** socketpair(2). The caller owns both descriptors. */
-export function newSocketpair(): [number, number] {
-  check('socketpair', socketpair(AF_UNIX, TYPE, 0, value.address))
+/**
+ * socketpair(2). The caller owns both descriptors.
+ *
+ * @param isBlocking as a program that is not Node expects to inherit its end; a
+ * UnixConn works with either kind
+ */
+export function newSocketpair(isBlocking = false): [number, number] {
+  const type = isBlocking ? TYPE & ~SOCK_NONBLOCK : TYPE
+  check('socketpair', socketpair(AF_UNIX, type, 0, value.address))
   const [one, other] = [value.bytes.readInt32LE(0), value.bytes.readInt32LE(4)]
   if (SOCK_CLOEXEC !== 0) return [one, other]
   try {

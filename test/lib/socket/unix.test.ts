@@ -1,6 +1,12 @@
 // Calls on Unix sockets, and the ways to close a descriptor.
 
-import { closeSync, fstatSync, readFileSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  readFileSync,
+  writeSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { t } from 'tap'
 
@@ -154,3 +160,19 @@ child.wait()
     t.equal(stdout, 'at once\n', stderr)
   },
 )
+
+leakFree('newSocketpair() makes ends that block, where asked to', async (t) => {
+  const isBlocking = (fd: number): boolean => {
+    const [, flags = ''] =
+      /^flags:\t(\d+)$/m.exec(
+        readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'),
+      ) ?? []
+    return (Number.parseInt(flags, 8) & constants.O_NONBLOCK) === 0
+  }
+  for (const expected of [true, false]) {
+    for (const fd of newSocketpair(expected)) {
+      t.equal(isBlocking(fd), expected)
+      closeSync(fd)
+    }
+  }
+})
