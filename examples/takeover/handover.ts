@@ -2,7 +2,7 @@
 // both halves. Used by server.ts. Open unix(7) for SCM_RIGHTS and SO_PEERCRED.
 //
 //    new  {"takeover":1}
-//    old  {"addresses":["/run/control.sock","127.0.0.1:8080"],"fds":2}
+//    old  {"addresses":["/run/control.sock","127.0.0.1:8080"],"pid":7,"fds":2}
 //         and with it the two listening sockets, in this order
 //    new  {"ready":true}     it accepts connections
 //    old  {"yours":true}     it accepts none from here on
@@ -12,10 +12,10 @@
 // silence, a wrong word, {"error":"why"}) means that there is no takeover: the
 // old one goes on as if nothing had been. With "yours" there is no way back.
 
-import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   type Credentials,
+  closeReceived,
   connect,
   describeFd,
   type Frame,
@@ -27,6 +27,8 @@ import {
 import { codeOf, messageOf } from '../../lib/script/cli.ts'
 
 export type Predecessor = {
+  /** As it says itself. SO_PEERCRED names whoever called listen(2) on the
+   * control socket, which may be a server that is gone since long. */
   readonly pid: number
   /** The caller owns them. */
   readonly sockets: ListeningSocket[]
@@ -55,7 +57,7 @@ export async function askForSockets(
     throw error
   })
   if (conn === undefined) return undefined
-  const { pid } = checkPeer(conn)
+  const listener = checkPeer(conn)
   const limits = { maxFds: MOST_SOCKETS, maxBytes: 65536 }
   const frames = framesOf(conn, limits)
   // If it has hung up, what it said before that tells more than EPIPE.
@@ -63,10 +65,11 @@ export async function askForSockets(
     await sendFrame(conn, word).catch(() => {})
     return nextFrame(frames, patience)
   }
-  const sockets = adopt(await say({ takeover: 1 }))
+  const offer = await say({ takeover: 1 })
+  const { pid } = offer.value
   return {
-    pid,
-    sockets,
+    pid: Number.isSafeInteger(pid) ? Number(pid) : listener.pid,
+    sockets: adopt(offer),
     ready: async () => {
       expect(await say({ ready: true }), 'yours', true)
     },
@@ -96,7 +99,7 @@ export async function offerSockets(
   begin()
   const addresses = sockets.map(({ address }) => address)
   const fds = sockets.map(({ fd }) => fd)
-  await sendFrame(conn, { addresses }, fds)
+  await sendFrame(conn, { addresses, pid: process.pid }, fds)
   expect(await nextFrame(frames, patience), 'ready', true)
   await sendFrame(conn, { yours: true })
 }
@@ -128,7 +131,7 @@ function adopt({ value, fds }: Frame): ListeningSocket[] {
       return new ListeningSocket(fd, String(addresses[index]))
     })
   } catch (error) {
-    for (const fd of fds) closeSync(fd)
+    for (const fd of fds) closeReceived(fd)
     throw error
   }
 }
@@ -151,7 +154,7 @@ async function nextFrame(
 }
 
 function expect({ value, fds }: Frame, key: string, expected: unknown): void {
-  for (const fd of fds) closeSync(fd)
+  for (const fd of fds) closeReceived(fd)
   if (value[key] === expected && fds.length === 0) return
   throw new Error(
     `Expected {"${key}":${expected}}, got ${JSON.stringify(value)}`,

@@ -8,6 +8,11 @@
 //
 // Partner: itself. handover.ts is the talk of the two, web.ts how to serve, and
 // to stop without hurting anybody. Open unix(7), listen(2).
+//
+// Security: the control socket is this user's alone (mode 0600), and each side
+// asks the kernel for the other's user. It takes no descriptors: those only go
+// from the old server to the new one.
+//
 // New here: what is passed is a listening socket. Its queue of clients waiting
 // to be accepted belongs to the open file description, not to a process.
 
@@ -25,8 +30,11 @@ import {
   fail,
   help,
   messageOf,
+  onStop,
   usageError,
 } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
+import { refuseDescriptors } from '../../lib/socket/options.ts'
 import { askForSockets, checkPeer, offerSockets, refuse } from './handover.ts'
 import { cutOff, finish, isLeaving, serve } from './web.ts'
 
@@ -63,15 +71,19 @@ const predecessor = await askForSockets(control, patience).catch(fail)
 const inherited = predecessor?.sockets ?? []
 const opened: ListeningSocket[] = []
 const controlSocket = await socketAt(control).catch(giveUp)
+refuseDescriptors(controlSocket.fd) // only the other way
 const webSockets: ListeningSocket[] = []
 for (const address of addresses) {
   webSockets.push(await socketAt(address).catch(giveUp))
 }
 
 const stop = new AbortController()
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.on(signal, () => (isLeaving() ? cutOff() : stop.abort()))
-}
+const leave = (): void => (isLeaving() ? cutOff() : stop.abort())
+onStop(() => {
+  leave()
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'])
+    process.on(signal, leave)
+})
 
 // From here on both accept, and each client gets the one or the other. Only
 // "ready" makes the other stop. If it does not, we serve whoever has come to
@@ -128,7 +140,7 @@ async function offer(conn: UnixConn): Promise<void> {
     successor = conn
     stop.abort()
   } catch (error) {
-    console.log(`No takeover by ${peer}: ${messageOf(error)}`)
+    console.log(printable(`No takeover by ${peer}: ${messageOf(error)}`))
     await refuse(conn, error)
   } finally {
     if (talk === conn) talk = undefined

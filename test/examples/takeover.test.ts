@@ -14,6 +14,7 @@ import { connect, socketpair, UnixConn } from '../../lib/index.ts'
 import { duplicate } from '../../lib/socket/unix.ts'
 import { connectionsOn } from '../../lib/wait/accept.ts'
 import {
+  lacksPassRights,
   missing,
   openFds,
   Running,
@@ -122,6 +123,17 @@ t.test('the second server takes over, the first one leaves', async (t) => {
   t.notOk(existsSync(where.unix), 'the last one removes the paths')
   t.notOk(existsSync(where.control))
   await t.rejects(ask(where.port), { code: 'ECONNREFUSED' })
+})
+
+t.test('each server names the one before it, not the first', async (t) => {
+  const where = await place(t)
+  const first = await start(t, where)
+  const second = await start(t, where)
+  await endsWell(t, first)
+  const third = await start(t, where)
+  await endsWell(t, second)
+  t.match(third.stdout, `Took over from process ${second.pid}\n`)
+  await third.printed(new RegExp(`^Process ${second.pid} is gone$`, 'm'))
 })
 
 t.test('a takeover loses no request, however they come', async (t) => {
@@ -277,8 +289,11 @@ t.test('a candidate that hangs, errs or lies changes nothing', async (t) => {
   await refused(5)
 
   const generous = await candidate(t, where)
-  await sendFrame(generous.conn, { takeover: 1 }, [0])
-  t.match(await generous.answer(), { value: { error: /0 descriptors, got 1/ } })
+  const gift = sendFrame(generous.conn, { takeover: 1 }, [0])
+  if (lacksPassRights()) await gift
+  else await t.rejects(gift, { code: 'EPERM' })
+  const error = lacksPassRights() ? /0 descriptors, got 1/ : /within 1000 ms/
+  t.match(await generous.answer(), { value: { error } })
   await refused(6)
 
   const hasty = await candidate(t, where)
@@ -481,6 +496,27 @@ print('asked', conn.recv(100), flush=True)`
   },
 )
 
+t.test(
+  'the kernel refuses descriptors on the control socket',
+  {
+    skip: missing('python3') || lacksPassRights(),
+  },
+  async (t) => {
+    const where = await place(t)
+    await start(t, where)
+    const next = await start(t, where) // with the socket of the first
+    const source = `
+import errno, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+try: socket.send_fds(s, [b'{"takeover":1,"fds":1}\\n'], [0])
+except OSError as error: print(errno.errorcode[error.errno])`
+    const python = ['python3', '-c', source, where.control]
+    t.match(await run(t, python), { stdout: 'EPERM\n', stderr: '' })
+    await next.printed(/No takeover by process/)
+  },
+)
+
 t.test('a listening socket in flight keeps its clients', async (t) => {
   const path = join(temporaryFolder(t), 'a.sock')
   const socket = await ListeningSocket.open(path)
@@ -510,7 +546,7 @@ t.test('a listening socket in flight keeps its clients', async (t) => {
 
 t.test('says what is wrong with its command line', async (t) => {
   const wrong: [string[], RegExp][] = [
-    [['-l', 'web'], /Expected PORT, .* or a path, got web/],
+    [['-l', 'web'], /Expected PORT, .* or a path with a slash, got web/],
     [['-l', '80', '-l', '127.0.0.1:80'], /Expected different addresses/],
     [['-d', 'soon'], /Expected --deadline in seconds, got soon/],
   ]
