@@ -2,7 +2,8 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help server client demo examples gotchas check test test-nodes \
-  test-arm64 test-musl bench bench-takeover bench-idle soak plot pack fmt clean
+  test-arm64 test-musl bench bench-takeover bench-idle soak faults plot pack \
+  fmt clean
 
 run := node --import tsx
 # No package here needs its install script, esbuild's merely saves some time.
@@ -43,8 +44,11 @@ bench-takeover bench-idle: bench/node_modules ## the two examples, under load
 plot: all ## bench/results.svg, from what bench left
 	@$(run) bench/plot.ts
 
-soak: all ## 10 million messages, memory watched
+soak: all ## 20 minutes: messages, fuzzing, faults
 	@$(run) bench/soak.ts
+
+faults: all ## system calls fail in every program, an hour (strace)
+	@$(run) test/faults.ts
 
 pack: node_modules/.dev ## the package, as a tarball in dist/
 	npm pack --pack-destination dist

@@ -1,6 +1,6 @@
-// The other process of soak.ts, at the other end of a socketpair, as fd 3. A
-// message without descriptors asks for so many messages, as four bytes, none
-// being answered with a byte. One with descriptors is sent back.
+// The other process of soak-messages.ts, at the other end of a socketpair, as
+// fd 3. A message without descriptors asks for so many messages, as four bytes,
+// none being answered with a byte. One with descriptors is sent back.
 
 import { closeSync, openSync } from 'node:fs'
 
