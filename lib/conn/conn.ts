@@ -21,10 +21,7 @@ export class UnixConn {
   readonly #sender: Sender
   readonly #receiver: Receiver
 
-  /**
-   * Of a socket that is known to be right, such as accept(2) gives, and
-   * close-on-exec. Owns `fd`. For any other: fromFd().
-   */
+  /** Of a socket of ours, close-on-exec. Owns `fd`. For others: fromFd(). */
   constructor(fd: number) {
     this.#fd = fd
     this.#watcher = new Watcher(fd, (failure) =>
@@ -135,10 +132,11 @@ export class UnixConn {
    *
    * @throws Error as recvmsg does
    */
-  async *messages(
-    options: ReceiveOptions = {},
-  ): AsyncGenerator<ReceivedFds, void, void> {
-    const limits = limitsOf(options)
+  messages(options: ReceiveOptions = {}): AsyncGenerator<ReceivedFds, void> {
+    return this.#messages(limitsOf(options))
+  }
+
+  async *#messages(limits: Limits): AsyncGenerator<ReceivedFds, void> {
     let message = await this.#recvFds(limits, false)
     while (message !== null) {
       yield message
@@ -147,7 +145,7 @@ export class UnixConn {
   }
 
   /** `for await (const { data, fds } of conn)`: messages() without limits. */
-  [Symbol.asyncIterator](): AsyncGenerator<ReceivedFds, void, void> {
+  [Symbol.asyncIterator](): AsyncGenerator<ReceivedFds, void> {
     return this.messages()
   }
 

@@ -12,6 +12,7 @@
 
 import { closeAll, refuseOtherEnd } from './checks.ts'
 import type { UnixConn } from './conn.ts'
+import { checkCount } from './limits.ts'
 
 export type Frame = {
   /** What the peer sent: an object, of which nothing else is checked. */
@@ -63,6 +64,7 @@ export async function* framesOf(
   conn: UnixConn,
   { maxFds = 0, maxBytes = 4096, signal }: FrameOptions = {},
 ): AsyncGenerator<Frame, void, void> {
+  checkCount('maxBytes', maxBytes, 1)
   const fds: number[] = []
   let bytes = Buffer.alloc(0)
   try {

@@ -134,6 +134,9 @@ leakFree('framesOf() keeps no more than a line', async (t) => {
   const longest = `{"fds":0${' '.repeat(4087)}}\n`
   t.equal(await problemWith(longest), 'none')
   t.match(await problemWith(longest, [], { maxBytes: 4095 }), /most 4095/)
+  for (const maxBytes of [0, Number.NaN]) {
+    t.match(await problemWith(longest, [], { maxBytes }), /^Expected maxBytes/)
+  }
 })
 
 leakFree('framesOf() closes descriptors that no line claims', async (t) => {
