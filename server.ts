@@ -52,7 +52,7 @@ async function serve(conn: UnixConn, client: string): Promise<string> {
 
   // Bytes, and the descriptors of all SCM_RIGHTS control messages beside them.
   // More than `maxFds` are an error: each costs memory, and its turn to print.
-  const message = await conn.recvFds({ maxFds: 16 })
+  const message = await conn.recvFds({ maxFds: 8 })
   if (message === null) return 'left without a word'
   const { data, fds } = message
   print(`${client}: says "${data.toString('utf8', 0, 200)}"`)
