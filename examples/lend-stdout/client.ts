@@ -9,14 +9,15 @@
 import { closeSync, write } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
-import { connect } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
   defaultSocketPath,
+  dial,
   fail,
   help,
-  messageOf,
+  ownPeer,
+  print,
   usageError,
 } from '../../lib/script/cli.ts'
 
@@ -42,12 +43,10 @@ if (values.message === '') usageError(USAGE, 'Expected TEXT, got an empty one')
 const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
 const path = positionals[0] ?? usual
 
-const conn = await connect(path).catch((error) => fail(explain(error)))
+const conn = await dial(path, './examples/lend-stdout/server.ts')
 
 // Whoever listens there gets to read what is typed here: it had better be us.
-const { uid } = conn.peerCredentials()
-if (uid !== process.getuid?.() && uid !== 0)
-  fail(`Expected a server of this user's, got one of uid ${uid}`)
+ownPeer(conn)
 
 await conn.sendmsg(values.message).catch(fail)
 
@@ -61,7 +60,7 @@ if (fd === undefined)
 
 // Nothing more goes over this socket: what follows goes past it.
 conn.close()
-console.log(`Sending my Stdin to Server's Stdout as fd ${fd}`)
+print(`Sending my Stdin to Server's Stdout as fd ${fd}`)
 try {
   for await (const chunk of process.stdin) await writeAll(fd, chunk)
 } catch (error) {
@@ -85,10 +84,4 @@ async function writeAll(fd: number, bytes: Buffer): Promise<void> {
       await sleep(10)
     }
   }
-}
-
-function explain(error: unknown): string {
-  const code = codeOf(error)
-  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
-  return `No server on ${path}: start ./examples/lend-stdout/server.ts first`
 }

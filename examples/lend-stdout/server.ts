@@ -16,6 +16,8 @@ import {
   fail,
   help,
   messageOf,
+  onStop,
+  print,
   usageError,
 } from '../../lib/script/cli.ts'
 
@@ -41,44 +43,33 @@ const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
 const path = positionals[0] ?? usual
 
 const listener = await listen(path).catch(fail)
-console.log(`Server ready on ${path}, pid ${process.pid}`)
+print(`Server ready on ${path}, pid ${process.pid}`)
 
-// Closing the listener ends the loop below and removes the socket file.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => listener.close())
-}
+// close() removes the socket file and hangs up on all clients.
+onStop(() => listener.close())
 
-const clients = new Set<UnixConn>()
 let count = 0
-for await (const conn of listener) {
-  count++
-  clients.add(conn)
-  // Not awaited: nobody has to wait for a client that is slow or silent.
-  void serve(conn, `client ${count}`)
-}
+await listener.serve(async (conn) => {
+  const client = `client ${++count}`
+  const end = await lend(conn, client).catch(messageOf)
+  if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
+})
+print('Server stopped')
 
-for (const conn of clients) conn.close()
-console.log('Server stopped')
+async function lend(
+  conn: UnixConn,
+  client: string,
+): Promise<string | undefined> {
+  const { pid } = conn.peerCredentials()
+  print(`New Client: ${client}, pid ${pid}`)
 
-async function serve(conn: UnixConn, client: string): Promise<void> {
-  try {
-    const { pid } = conn.peerCredentials()
-    console.log(`New Client: ${client}, pid ${pid}`)
+  // Any words will do, as in the Go program: to ask is to send something.
+  const request = await conn.recvFds({ maxBytes: 1024, maxFds: 0 })
+  if (request === null) return 'left without a word'
+  print(`Client Request: ${request.data}`)
 
-    // Any words will do, as in the Go program: to ask is to send something.
-    const request = await conn.recvmsg({ maxBytes: 1024, maxFds: 0 })
-    if (request === null) return console.log(`${client}: left without a word`)
-    // Quoted, less the quotes: control characters could play tricks here.
-    const text = JSON.stringify(`${request.data}`).slice(1, -1)
-    console.log(`Client Request: ${text}`)
-
-    // Lent for good: nothing can take it back, so that the client can write
-    // here for as long as it likes, even after this program has ended.
-    await conn.sendFds(values.message, [1])
-  } catch (error) {
-    console.log(`${client}: ${messageOf(error)}`)
-  } finally {
-    conn.close()
-    clients.delete(conn)
-  }
+  // Lent for good: nothing can take it back, so that the client can write
+  // here for as long as it likes, even after this program has ended.
+  await conn.sendFds(values.message, [1])
+  return undefined
 }

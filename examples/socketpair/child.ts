@@ -9,7 +9,7 @@
 
 import { closeSync, openSync, readSync } from 'node:fs'
 import { UnixConn } from '../../lib/index.ts'
-import { commandLine, fail, help } from '../../lib/script/cli.ts'
+import { commandLine, fail, help, print } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/socketpair/child.ts FILE
 Not to be started by hand, but by parent.ts, with a socket as its fd 3.`
@@ -47,7 +47,7 @@ closeSync(fd)
 conn.close()
 
 function say(what: string): void {
-  console.log(`child ${process.pid}: ${what}`)
+  print(`child ${process.pid}: ${what}`)
 }
 
 // Without a position, read(2) reads at the offset and moves it.

@@ -24,7 +24,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { socketpair } from '../../lib/index.ts'
-import { commandLine, fail, help } from '../../lib/script/cli.ts'
+import { commandLine, fail, help, onStop, print } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/socketpair/parent.ts
 Shares an open file with a child process, and shows what it is that they share.`
@@ -35,9 +35,7 @@ const LINE_LENGTH = 10 // bytes
 
 const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
 process.once('exit', () => rmSync(folder, { recursive: true }))
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => process.exit(0))
-}
+onStop(() => process.exit(0))
 const file = join(folder, 'lines')
 writeFileSync(file, 'offset 00\noffset 10\noffset 20\noffset 30\n')
 
@@ -76,7 +74,7 @@ const [code] = await exit
 process.exitCode = code ?? 1
 
 function say(what: string): void {
-  console.log(`parent ${process.pid}: ${what}`)
+  print(`parent ${process.pid}: ${what}`)
 }
 
 // Without a position, read(2) reads at the offset and moves it.

@@ -12,14 +12,18 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync } from 'node:fs'
-import { describeFd, listen, type UnixConn } from '../../lib/index.ts'
 import {
-  commandLine,
-  defaultSocketPath,
+  closeReceived,
+  describeFd,
+  listen,
+  type UnixConn,
+} from '../../lib/index.ts'
+import {
   fail,
-  help,
   messageOf,
+  onStop,
+  print,
+  socketArgument,
 } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/stdout/server.ts [SOCKET]
@@ -28,58 +32,42 @@ of them sends. Ctrl-C ends it.`
 
 const LINE = 'This message will be displayed on client stdout'
 
-const { positionals } = commandLine(
-  USAGE,
-  { options: help, allowPositionals: true },
-  [0, 1],
-)
-const path = positionals[0] ?? defaultSocketPath('fdpass-stdout')
+const path = socketArgument(USAGE, 'fdpass-stdout')
 
 const listener = await listen(path).catch(fail)
-console.log(`Server ready on ${path}, pid ${process.pid}`)
+print(`Server ready on ${path}, pid ${process.pid}`)
 
-// Closing the listener ends the loop below and removes the socket file.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => listener.close())
-}
-
-const clients = new Set<UnixConn>()
+// close() removes the socket file and hangs up on all clients.
 const children = new Set<ChildProcess>()
+onStop(() => {
+  listener.close()
+  for (const child of children) child.kill()
+})
+
 let count = 0
-for await (const conn of listener) {
-  count++
-  clients.add(conn)
-  // Not awaited: nobody has to wait for a client that is slow or silent.
-  void serve(conn, `client ${count}`)
-}
+await listener.serve(async (conn) => {
+  const client = `client ${++count}`
+  const end = await printThere(conn, client).catch(messageOf)
+  if (conn.fd >= 0) print(`${client}: ${end}`)
+})
+print('Server stopped')
 
-for (const conn of clients) conn.close()
-for (const child of children) child.kill()
-console.log('Server stopped')
+async function printThere(conn: UnixConn, client: string): Promise<string> {
+  // What comes beside the descriptor means nothing: C clients send whatever
+  // bytes they have at hand.
+  const message = await conn.recvFds({ maxFds: 1 })
+  if (message === null) return 'left without a word'
+  const [fd] = message.fds
+  if (fd === undefined) return 'No descriptor came'
 
-async function serve(conn: UnixConn, client: string): Promise<void> {
-  try {
-    // What comes beside the descriptor means nothing: C clients send whatever
-    // bytes they have at hand.
-    const message = await conn.recvFds({ maxFds: 1 })
-    if (message === null) return console.log(`${client}: left without a word`)
-    const [fd] = message.fds
-    if (fd === undefined) return console.log(`${client}: No descriptor came`)
-
-    const child = start(fd)
-    await once(child, 'spawn')
-    children.add(child)
-    console.log(`${client}: fd ${fd} here is fd 1 of child ${child.pid}`)
-    const [code, signal] = await once(child, 'close')
-    children.delete(child)
-    const end = code === 0 ? 'printed there' : 'could not print there'
-    console.log(`${client}: ${end}, ${signal ?? `exit code ${code}`}`)
-  } catch (error) {
-    console.log(`${client}: ${messageOf(error)}`)
-  } finally {
-    conn.close()
-    clients.delete(conn)
-  }
+  const child = start(fd)
+  await once(child, 'spawn')
+  children.add(child)
+  print(`${client}: fd ${fd} here is fd 1 of child ${child.pid}`)
+  const [code, signal] = await once(child, 'close')
+  children.delete(child)
+  const end = code === 0 ? 'printed there' : 'could not print there'
+  return `${end}, ${signal ?? `exit code ${code}`}`
 }
 
 // Takes the descriptor over, whatever happens. stderr is ignored: echo would
@@ -92,6 +80,6 @@ function start(fd: number): ChildProcess {
   } finally {
     // The child has its own by now: spawn() returns after the fork. As long as
     // any copy is open, whoever reads the client's pipe waits for the end.
-    closeSync(fd)
+    closeReceived(fd)
   }
 }

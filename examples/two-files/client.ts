@@ -8,14 +8,15 @@
 // New here: several descriptors in one message.
 
 import { openSync } from 'node:fs'
-import { connect, describeFd } from '../../lib/index.ts'
+import { describeFd } from '../../lib/index.ts'
 import {
-  codeOf,
   commandLine,
   defaultSocketPath,
+  dial,
   fail,
   help,
-  messageOf,
+  ownPeer,
+  print,
 } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/two-files/client.ts [OPTIONS] FILE...
@@ -40,12 +41,10 @@ const path = values.socket ?? defaultSocketPath('fdpass-files')
 
 const fds = files.map((file) => open(file))
 
-const conn = await connect(path).catch((error) => fail(explain(error)))
+const conn = await dial(path, './examples/two-files/server.ts')
 
 // Whoever listens there gets to read the files: it had better be us.
-const { uid } = conn.peerCredentials()
-if (uid !== process.getuid?.() && uid !== 0)
-  fail(`Expected a server of this user's, got one of uid ${uid}`)
+ownPeer(conn)
 
 // Our copies close as this process ends, which is now: the message holds the
 // open file descriptions until the server takes them.
@@ -58,15 +57,9 @@ function open(file: string): number {
     // open(2) takes a directory, read(2) does not.
     if (describeFd(fd).kind === 'directory')
       throw new Error(`Expected a file to read, got a directory: ${file}`)
-    console.log(`Opened fd ${fd} in parent`)
+    print(`Opened fd ${fd} in parent`)
     return fd
   } catch (error) {
     return fail(error)
   }
-}
-
-function explain(error: unknown): string {
-  const code = codeOf(error)
-  if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return messageOf(error)
-  return `No server on ${path}: start ./examples/two-files/server.ts first`
 }

@@ -9,81 +9,78 @@
 // Simplification: files of two clients at once are printed mixed. To print them
 // one by one is to wait for a pipe that somebody passed and never writes to.
 
-import { closeSync } from 'node:fs'
 import type { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import { listen, readableFrom, type UnixConn } from '../../lib/index.ts'
 import {
-  commandLine,
-  defaultSocketPath,
+  closeReceived,
+  listen,
+  readableFrom,
+  type UnixConn,
+} from '../../lib/index.ts'
+import {
   fail,
-  help,
   messageOf,
+  onStop,
+  print,
+  socketArgument,
 } from '../../lib/script/cli.ts'
+import { linesOf } from '../../lib/script/lines.ts'
 
 const USAGE = `Usage: ./examples/two-files/server.ts [SOCKET]
 Waits for clients on SOCKET and prints the files that they pass to it. Ctrl-C
 ends it.`
 
-const { positionals } = commandLine(
-  USAGE,
-  { options: help, allowPositionals: true },
-  [0, 1],
-)
-const path = positionals[0] ?? defaultSocketPath('fdpass-files')
+const path = socketArgument(USAGE, 'fdpass-files')
 
 const listener = await listen(path).catch(fail)
-console.log(`Server ready on ${path}, pid ${process.pid}`)
+print(`Server ready on ${path}, pid ${process.pid}`)
 
-// Closing the listener ends the loop below and removes the socket file.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-  process.once(signal, () => listener.close())
-}
+// close() removes the socket file and hangs up on all clients.
+const inputs = new Set<Readable>()
+onStop(() => {
+  listener.close()
+  for (const input of inputs) input.destroy()
+})
 
 // Any number of files may be on their way to it at once.
 process.stdout.setMaxListeners(0)
 
-const clients = new Set<UnixConn>()
-const inputs = new Set<Readable>()
+// Any number of files may be on their way to it at once.
+process.stdout.setMaxListeners(0)
+
 let count = 0
-for await (const conn of listener) {
-  count++
-  clients.add(conn)
-  // Not awaited: nobody has to wait for a client that is slow or silent.
-  void serve(conn, `client ${count}`)
-}
+await listener.serve(async (conn) => {
+  const client = `client ${++count}`
+  const problem = await printFiles(conn).catch(messageOf)
+  if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
+})
+print('Server stopped')
 
-for (const conn of clients) conn.close()
-for (const input of inputs) input.destroy()
-console.log('Server stopped')
-
-async function serve(conn: UnixConn, client: string): Promise<void> {
-  const fds: number[] = []
+async function printFiles(conn: UnixConn): Promise<string | undefined> {
+  // No limit but the kernel's, which is 253 in a message on Linux. They come
+  // whole with its first byte, however the bytes behind it are cut.
+  const message = await conn.recvFds()
+  if (message === null) return 'left without a word'
+  const { fds } = message
+  if (fds.length === 0) return 'No descriptor came'
   try {
-    // No limit but the kernel's, which is 253 in a message on Linux. They come
-    // whole with its first byte, however the bytes behind it are cut.
-    const message = await conn.recvFds()
-    if (message === null) return console.log(`${client}: left without a word`)
-    fds.push(...message.fds)
-    if (fds.length === 0) return console.log(`${client}: No descriptor came`)
-
-    while (fds.length > 0) await print(fds.shift() ?? -1)
-  } catch (error) {
-    console.log(`${client}: ${messageOf(error)}`)
+    while (fds.length > 0) await printFile(fds.shift() ?? -1)
+    return undefined
   } finally {
-    for (const fd of fds) closeSync(fd)
-    conn.close()
-    clients.delete(conn)
+    for (const fd of fds) closeReceived(fd)
   }
 }
 
-// Takes the descriptor over, whatever happens: the stream closes it.
-async function print(fd: number): Promise<void> {
-  console.log(`Reading from passed fd ${fd}`)
+// Owns the descriptor: the stream closes it.
+async function printFile(fd: number): Promise<void> {
+  print(`Reading from passed fd ${fd}`)
   const input = readableFrom(fd)
   inputs.add(input)
   try {
-    await pipeline(input, process.stdout, { end: false })
+    // Byte for byte, but for a terminal, on which a stranger's file could act.
+    if (!process.stdout.isTTY)
+      await pipeline(input, process.stdout, { end: false })
+    else for await (const line of linesOf(input)) await print(line)
   } finally {
     inputs.delete(input)
   }

@@ -227,3 +227,21 @@ t.test('--help, a wrong command line, no server', async (t) => {
   t.equal(alone.code, 1)
   t.match(alone.stderr, /^client.ts: No server on .*: start .*server.ts.*\n$/)
 })
+
+t.test(
+  'on a terminal, control characters of a file are shown',
+  { skip: missing('python3') },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const socket = join(folder, 's')
+    const file = join(folder, 'file')
+    writeFileSync(file, 'a\x1b[2Jb\rc €\n')
+    const python = 'import pty, sys; sys.exit(pty.spawn(sys.argv[1:]) >> 8)'
+    const command = ['python3', '-c', python, ...script(SERVER, socket)]
+    const server = new Running(t, command)
+    await server.printed(/Server ready/)
+    const client = await run(t, script(CLIENT, '-s', socket, file))
+    t.equal(client.code, 0)
+    await server.printed(/^a\\u001b\[2Jb\\rc €\r?$/m)
+  },
+)
