@@ -94,11 +94,16 @@ export function closeAll(fds: readonly number[]): void {
   for (const fd of fds) closeReceived(fd)
 }
 
+/** A shell's: dbus-daemon, ended when the writer of standard input is gone. */
+const DAEMON = `exec 3<&0
+(read _ <&3; kill $$) >/dev/null &
+exec dbus-daemon "$@" </dev/null 3<&-`
+
 /**
  * Starts a bus on `path`, unless there is one or a session bus is what is
- * meant. It ends with this process.
+ * meant. It ends with this process, whatever ends that.
  *
- * @throws Error ENOENT if dbus-daemon is not installed
+ * @throws Error if dbus-daemon does not start
  */
 export async function provideBus(path: string): Promise<void> {
   if (session) return
@@ -110,20 +115,15 @@ export async function provideBus(path: string): Promise<void> {
     if (code !== 'ENOENT' && code !== 'ECONNREFUSED') throw error
   }
   const options = ['--session', '--nofork', '--nopidfile', '--print-address']
-  const daemon = spawn(
-    'dbus-daemon',
-    [...options, '--address', addressOf(path)],
-    {
-      stdio: ['ignore', 'pipe', 'ignore'],
-      // Not of our process group: Ctrl-C must not end the bus before us.
-      detached: true,
-    },
-  )
-  process.once('exit', () => daemon.kill())
+  const args = [...options, '--address', addressOf(path)]
+  const daemon = spawn('/bin/sh', ['-c', DAEMON, 'sh', ...args], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+    // Not of our process group: Ctrl-C must not end the bus before us.
+    detached: true,
+  })
   const end = once(daemon, 'exit').then(([code]) => {
-    throw new Error(
-      `Expected a bus, got exit code ${code} of dbus-daemon ${options.join(' ')}`,
-    )
+    const command = `dbus-daemon ${options.join(' ')}`
+    throw new Error(`Expected a bus, got exit code ${code} of ${command}`)
   })
   // It prints its address once it listens.
   await Promise.race([once(daemon.stdout, 'data'), end])

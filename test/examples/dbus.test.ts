@@ -129,6 +129,17 @@ t.test('without a session bus the service starts one', { skip }, async (t) => {
   await until('the bus ends with it', () => !existsSync(socket))
 })
 
+t.test('a service that is killed takes its bus along', { skip }, async (t) => {
+  const folder = temporaryFolder(t)
+  const env = plainEnv({ XDG_RUNTIME_DIR: folder })
+  delete env.DBUS_SESSION_BUS_ADDRESS
+  const { service } = await startService(t, env)
+  const conn = await connect(join(folder, 'fdpass-dbus.sock'))
+  service.child.kill('SIGKILL')
+  t.equal(await conn.recvmsg(), null, 'the bus is gone')
+  conn.close()
+})
+
 t.test('gdbus is the client', { skip: skip || missing('gdbus') }, async (t) => {
   const { env } = await startBus(t)
   const { service } = await startService(t, env)
@@ -381,7 +392,7 @@ t.test('mistakes are told in one line', { skip }, async (t) => {
       [folder],
       noDaemon,
       1,
-      /^service.ts: spawn dbus-daemon ENOENT\n$/,
+      /^service.ts: Expected a bus, got exit code 127 of dbus-daemon .*\n$/,
     ),
   ])
 
