@@ -6,8 +6,9 @@
 import { closeSync, fstatSync, readSync } from 'node:fs'
 import { printable } from '../../lib/script/printable.ts'
 
-const CODE = /<(\S+)>\s*=\s*(\d+);/g // <AC01> = 38;
-const KEY = /key\s*<(\S+)>\s*\{[^}]*?\[([^[\]]*)\]\s*[,}]/g // key <AC01> { [ a, A ] }
+// As in `<AC01> = 38;` and in `key <AC01> { [ a, A ] };`.
+const CODE = /<(\S+)>\s*=\s*(\d+);/g
+const KEY = /key\s*<(\S+)>\s*\{[^}]*?\[([^[\]]*)\]\s*[,}]/g
 
 // The names of the characters of ASCII that have one, in order.
 const SIGNS = ' !"#$%&\'()*+,-./:;<=>?@[\\]^_`{|}~'
@@ -24,11 +25,7 @@ export class Keys {
 
   /** Reads a keymap, closes its `fd` and returns its first line. */
   load(fd: number, bytes: number): string {
-    const buffer = Buffer.alloc(Math.min(bytes, fstatSync(fd).size))
-    // By position: the offset belongs to all who have a descriptor of it.
-    readSync(fd, buffer, 0, buffer.length, 0)
-    closeSync(fd)
-    const text = buffer.toString('utf8')
+    const text = readKeymap(fd, bytes)
     // In key events the codes are the kernel's, which are lower by 8.
     const codes = new Map<string, number>()
     for (const [, key = '', code] of text.matchAll(CODE)) {
@@ -51,7 +48,18 @@ export class Keys {
     const name = names[this.#level] ?? names[0] ?? ''
     const sign = SIGNS[NAMES.indexOf(name)] ?? name
     if (name === 'BackSpace') this.typed = this.typed.slice(0, -1)
-    if (sign.length === 1) this.typed += sign
+    if (/^[ -~]$/.test(sign)) this.typed += sign
     return this.typed
+  }
+}
+
+function readKeymap(fd: number, bytes: number): string {
+  try {
+    const keymap = Buffer.alloc(Math.min(bytes, fstatSync(fd).size))
+    // By position: the offset is one for all that share the description.
+    readSync(fd, keymap, 0, keymap.length, 0)
+    return keymap.toString('utf8')
+  } finally {
+    closeSync(fd)
   }
 }

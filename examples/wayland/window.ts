@@ -189,11 +189,11 @@ function draw(): void {
 }
 
 function unlinkedFile(bytes: number): number {
-  const path = join(process.env.XDG_RUNTIME_DIR ?? tmpdir(), randomUUID())
+  const path = join(process.env.XDG_RUNTIME_DIR || tmpdir(), randomUUID())
   const fd = openSync(path, 'wx+', 0o600)
-  unlinkSync(path)
-  // To its full size, before it is mapped, and never made smaller: reading
-  // behind the end would be the compositor's SIGBUS.
+  unlinkSync(path) // it is gone with its last descriptor, whoever has that
+  // As long as it will ever be, before it is mapped, and never made shorter:
+  // to read behind its end would be a SIGBUS for the compositor.
   writeSync(fd, '\0', bytes - 1)
   return fd
 }
