@@ -338,6 +338,9 @@ t.test(
       return openFds(window.pid).length === before.length
     })
     t.same(readdirSync(folder), ['socket'], 'and no file in the folder')
+    const pools = compositor.stdout.match(/^wl_shm.create_pool \d+/gm) ?? []
+    t.equal(pools.length, 21)
+    t.ok(new Set(pools).size < 21, 'deleted numbers are used again')
   },
 )
 
