@@ -14,6 +14,7 @@
 // goes back to that front only, or is closed when it hangs up. --most bounds
 // what is held, and leaves descriptors free for the fronts themselves.
 
+import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   closeReceived,
@@ -128,17 +129,22 @@ async function park(
   fd: number | undefined,
 ): Promise<void> {
   if (fd === undefined) throw new Error('Expected a descriptor, got none')
-  let isHeld = false
+  let close = closeReceived
   try {
     if (typeof tag !== 'string')
       throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
-    if (set.size >= most) return await give({ ...front, tag }, fd)
-    set.add(fd)
-    isHeld = true
-    parked.set(fd, { ...front, tag })
-    log('parked', fd, { ...front, tag })
+    if (set.size >= most) {
+      await give({ ...front, tag }, fd)
+      // The front has it again: its options stay as they are.
+      close = closeSync
+    } else {
+      set.add(fd)
+      close = () => {}
+      parked.set(fd, { ...front, tag })
+      log('parked', fd, { ...front, tag })
+    }
   } finally {
-    if (!isHeld) closeReceived(fd)
+    close(fd)
   }
 }
 

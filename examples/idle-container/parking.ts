@@ -50,7 +50,7 @@ export class Parking {
     signal.addEventListener('abort', hangUp)
     let isTold = false
     while (!signal.aborted) {
-      const why = await this.#talk().catch(messageOf)
+      const why = await this.#talk(signal).catch(messageOf)
       const wasThere = this.#container !== undefined
       this.#container = undefined
       if (!signal.aborted && (wasThere || !isTold)) this.#tell(why, wasThere)
@@ -94,8 +94,8 @@ export class Parking {
   }
 
   // Returns, or throws, why there is no container, or none any more.
-  async #talk(): Promise<string> {
-    const conn = await connect(this.#path)
+  async #talk(signal: AbortSignal): Promise<string> {
+    const conn = await connect(this.#path, { signal })
     try {
       // Whoever listens there gets to read what our clients say.
       const { pid, uid } = conn.peerCredentials()

@@ -7,7 +7,7 @@
 //    while curl -s localhost:8080; do :; done
 //
 // Partner: itself. handover.ts is the talk of the two, web.ts how to serve, and
-// to stop without hurting anybody. Open unix(7), listen(2).
+// to stop without cutting off a request. Open unix(7), listen(2).
 //
 // Security: the control socket is this user's alone (mode 0600), and each side
 // asks the kernel for the other's user. It takes no descriptors: those only go
@@ -101,7 +101,8 @@ if (predecessor) {
   console.log(`Took over from process ${pid}`)
   void predecessor.gone().then(() => console.log(`Process ${pid} is gone`))
 }
-// Whoever waits at an address that was given up waits in vain.
+// Nothing is accepted any more at the addresses that are not ours: clients of
+// those get an error, instead of waiting in a queue that nobody takes from.
 for (const socket of inherited) {
   if (socket === controlSocket || webSockets.includes(socket)) continue
   socket.close()
