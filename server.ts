@@ -41,7 +41,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   print(`${client}: ${reason}`)
   await conn.sendmsg(reason).catch(() => {}) // The client may be gone already.
 }
-await listener.serve(handler, { most: 50 })
+await listener.serve(handler, { most: 50 }).catch(fail)
 print('Server stopped')
 
 // Returns why it is over.

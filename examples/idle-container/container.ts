@@ -88,13 +88,11 @@ console.log(
 )
 
 let count = 0
-await listener.serve(
-  (conn) => {
-    count++
-    return serve({ conn, name: `front ${count}` })
-  },
-  { most: FRONTS },
-)
+const handler = (conn: UnixConn): Promise<void> => {
+  count++
+  return serve({ conn, name: `front ${count}` })
+}
+await listener.serve(handler, { most: FRONTS }).catch(fail)
 set.close()
 console.log('Container stopped')
 

@@ -49,11 +49,13 @@ print(`Server ready on ${path}, pid ${process.pid}`)
 onStop(() => listener.close())
 
 let count = 0
-await listener.serve(async (conn) => {
-  const client = `client ${++count}`
-  const end = await lend(conn, client).catch(messageOf)
-  if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
-})
+await listener
+  .serve(async (conn) => {
+    const client = `client ${++count}`
+    const end = await lend(conn, client).catch(messageOf)
+    if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
+  })
+  .catch(fail)
 print('Server stopped')
 
 async function lend(

@@ -92,7 +92,7 @@ const holders = new Map<string, string>()
 
 /** How many clients each user has at the moment. */
 const places = new Map<number, number>()
-await listener.serve(serve, { most: CLIENTS })
+await listener.serve(serve, { most: CLIENTS }).catch(fail)
 console.log('Server stopped')
 
 async function serve(conn: UnixConn): Promise<void> {

@@ -54,14 +54,14 @@ say(`opened the file as fd ${fd}`)
 say(`read "${readLine(fd)}" through fd ${fd}`)
 
 say(`passes fd ${fd} to the child`)
-await conn.sendFds('Read on', [fd])
+await conn.sendFds('Read on', [fd]).catch(fail)
 await turn()
 say(`read "${readLine(fd)}" through fd ${fd}: the child has moved our offset`)
 
 // The child's descriptor is not this one, and keeps the description open.
 closeSync(fd)
 say(`closed fd ${fd}`)
-await conn.sendmsg('Closed')
+await conn.sendmsg('Closed').catch(fail)
 
 const [passed] = await turn(1)
 if (passed === undefined) fail('Expected a descriptor, got none')

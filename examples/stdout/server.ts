@@ -45,11 +45,13 @@ onStop(() => {
 })
 
 let count = 0
-await listener.serve(async (conn) => {
-  const client = `client ${++count}`
-  const end = await printThere(conn, client).catch(messageOf)
-  if (conn.fd >= 0) print(`${client}: ${end}`)
-})
+await listener
+  .serve(async (conn) => {
+    const client = `client ${++count}`
+    const end = await printThere(conn, client).catch(messageOf)
+    if (conn.fd >= 0) print(`${client}: ${end}`)
+  })
+  .catch(fail)
 print('Server stopped')
 
 async function printThere(conn: UnixConn, client: string): Promise<string> {

@@ -49,11 +49,13 @@ process.stdout.setMaxListeners(0)
 process.stdout.setMaxListeners(0)
 
 let count = 0
-await listener.serve(async (conn) => {
-  const client = `client ${++count}`
-  const problem = await printFiles(conn).catch(messageOf)
-  if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
-})
+await listener
+  .serve(async (conn) => {
+    const client = `client ${++count}`
+    const problem = await printFiles(conn).catch(messageOf)
+    if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
+  })
+  .catch(fail)
 print('Server stopped')
 
 async function printFiles(conn: UnixConn): Promise<string | undefined> {
