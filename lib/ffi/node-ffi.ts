@@ -37,6 +37,13 @@ export type NodeFfi = {
 
 const types = { int: 'int32', uint: 'uint32', pointer: 'pointer' } as const
 
+// int *__errno_location(void), int *__error(void)
+const errnoFunctions: Readonly<Record<string, string>> = {
+  linux: '__errno_location',
+  darwin: '__error',
+  freebsd: '__error',
+}
+
 /**
  * Node's module, and the process itself as a library: libc and libuv are in it.
  *
@@ -60,9 +67,8 @@ export function openNodeFfi(): { ffi: NodeFfi; library: Library } {
 export function nodeFfi(): Engine {
   const { ffi, library } = openNodeFfi()
   const { getInt32 } = ffi
-  // int *__errno_location(void) on Linux, int *__error(void) on the BSDs: an
-  // address for each thread, and each thread loads this module for itself.
-  const find = process.platform === 'linux' ? '__errno_location' : '__error'
+  // An address for each thread, and each thread loads this module for itself.
+  const find = String(errnoFunctions[process.platform])
   const pointer = { return: 'pointer', arguments: [] } as const
   const errnoAt = library.getFunction(find, pointer)()
 
@@ -114,5 +120,5 @@ function fixArity(
     (a, b, c, d) => outcome(call(a, b, c, d)),
     (a, b, c, d, e) => outcome(call(a, b, c, d, e)),
   ]
-  return fixed[count] ?? call
+  return fixed[count] ?? ((...values) => outcome(call(...values)))
 }

@@ -8,6 +8,9 @@ import { allocate, type Memory, systemError } from '../libc.ts'
 
 const UV_POLL = 8 // enum uv_handle_type
 
+export const READABLE = 1 // enum uv_poll_event
+export const WRITABLE = 2
+
 const HANDLES_PER_BLOCK = 64
 
 /** Whom libuv's callback is for. It must not throw. */
@@ -16,7 +19,8 @@ type Owner = { note(status: number, events: number): void }
 type Uv = ReturnType<typeof openUv>
 
 let uv: Uv | undefined
-let isExiting = false
+/** The events that may be polled for: none once the process ends. */
+let allowed = READABLE | WRITABLE
 const blocks: Memory[] = []
 const free: bigint[] = []
 const owners = new Map<bigint, Owner>()
@@ -74,8 +78,7 @@ function openUv() {
  */
 export function newHandle(fd: number, owner: Owner): bigint {
   const { loop, init, unref } = libuv()
-  if (free.length === 0) addBlock()
-  const handle = free.pop() ?? 0n
+  const handle = free.pop() ?? addBlock()
   const made = init(loop, handle, fd)
   if (made < 0) {
     free.push(handle)
@@ -86,32 +89,35 @@ export function newHandle(fd: number, owner: Owner): bigint {
   return handle
 }
 
-/** Polls for these events alone, of enum uv_poll_event. 0 or -errno. */
+/** Polls for these events, and no others. 0 or -errno. */
 export function poll(handle: bigint, events: number): number {
-  if (isExiting) return 0
   const { start, stop, callback } = libuv()
-  return events === 0 ? stop(handle) : start(handle, events, callback)
+  const wanted = events & allowed
+  return wanted === 0 ? stop(handle) : start(handle, wanted, callback)
 }
 
 /** Ends the polling. The descriptor may be closed right after that. */
 export function closeHandle(handle: bigint): void {
   const { close, closed } = libuv()
   owners.delete(handle)
-  close(handle, isExiting ? 0n : closed)
+  close(handle, closed)
 }
 
 // At its end Node runs the event loop once more, when no JavaScript can run:
 // a callback would abort the process.
 function stopAll(): void {
+  allowed = 0
   for (const handle of owners.keys()) poll(handle, 0)
-  isExiting = true
+  libuv().closed = 0n
 }
 
-function addBlock(): void {
+// The first handle of a new block. The others are free.
+function addBlock(): bigint {
   const { handleSize } = libuv()
   const block = allocate(HANDLES_PER_BLOCK * handleSize)
   blocks.push(block)
-  for (let at = 0; at < block.bytes.length; at += handleSize) {
+  for (let at = handleSize; at < block.bytes.length; at += handleSize) {
     free.push(BigInt(block.base + at))
   }
+  return BigInt(block.base)
 }

@@ -13,10 +13,14 @@ import { constants } from 'node:os'
 
 import { systemError } from '../libc.ts'
 import { sendNow } from '../message.ts'
-import { closeHandle, libuv, newHandle, poll } from './uv-handle.ts'
-
-const READABLE = 1 // enum uv_poll_event
-const WRITABLE = 2
+import {
+  closeHandle,
+  libuv,
+  newHandle,
+  poll,
+  READABLE,
+  WRITABLE,
+} from './uv-handle.ts'
 
 const EAGAIN = -constants.errno.EAGAIN
 const ENOBUFS = -constants.errno.ENOBUFS
@@ -29,6 +33,10 @@ const RETRY_DELAY = 20
 // Those of which something was noted and not yet told, the next one at `next`.
 const ready: UvPoll[] = []
 let next = 0
+
+function sumOf(lengths: readonly number[]): number {
+  return lengths.reduce((sum, length) => sum + length, 0)
+}
 
 function tellAll(): void {
   try {
@@ -81,13 +89,11 @@ export class UvPoll {
   write(bytes: Uint8Array, callback: (error?: Error | null) => void): void {
     this.whenWritable(0, () => {
       const sent = sendNow(this.#fd, [{ data: bytes, control: NOTHING }])
-      const errno = typeof sent === 'number' ? sent : 0
-      const mustWait = errno === EAGAIN || errno === ENOBUFS
-      if (errno !== 0 && !mustWait)
-        return callback(systemError('sendmsg', errno))
-      const [length = 0] = typeof sent === 'number' ? [] : sent
-      if (length === bytes.length) return callback()
-      this.write(bytes.subarray(length), callback)
+      const length = typeof sent === 'number' ? sent : sumOf(sent)
+      const mustWait = length === EAGAIN || length === ENOBUFS
+      if (length < 0 && !mustWait) callback(systemError('sendmsg', length))
+      else if (length === bytes.length) callback()
+      else this.write(bytes.subarray(Math.max(0, length)), callback)
     })
   }
 

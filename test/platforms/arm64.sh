@@ -53,4 +53,4 @@ export PATH=$cache:$PATH FDPASS_EMULATED=qemu-user
 node -p '`Node ${process.version} on ${process.platform} ${process.arch}`'
 # The library's own tests, unless told otherwise.
 (($#)) || set -- test/lib/*.test.ts test/lib/{ffi,socket,wait,conn}/*.test.ts
-exec node node_modules/.bin/tap --disable-coverage --timeout=240 "$@"
+exec node node_modules/.bin/tap --disable-coverage --timeout=900 "$@"

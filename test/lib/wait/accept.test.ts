@@ -199,7 +199,10 @@ function useUpDescriptors(t: Test): () => number {
 const SERVER = `
   import { listen } from './lib/index.ts'
   const listener = await listen(process.argv[1])
-  process.on('warning', ({ message }) => console.log('warning: ' + message))
+  process.on('warning', ({ name, message }) => {
+    // Node's, about node:ffi.
+    if (name !== 'ExperimentalWarning') console.log('warning: ' + message)
+  })
   console.log('ready')
   try {
     await listener.serve(async (conn) => {

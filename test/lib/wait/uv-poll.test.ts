@@ -11,6 +11,15 @@ import { leakFree, plainEnv, run, script, until } from '../../support.ts'
 const skip = engineName === 'node:ffi' ? false : 'not with ffi-rs'
 const env = plainEnv({ FDPASS_FFI: 'node' })
 
+// Left open, and ready, to the end of this process, which has to end well.
+if (!skip) {
+  const [fd, peer] = newSocketpair()
+  const left = new UvPoll(fd, () => left.rest())
+  left.keepAlive(false)
+  left.watch()
+  writeSync(peer, 'x')
+}
+
 leakFree(
   'one owner that throws does not keep the others from their turn',
   async (t) => {
