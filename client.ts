@@ -16,7 +16,7 @@ import {
   print,
   socketArgument,
 } from './lib/script/cli.ts'
-import { untilForeground } from './lib/script/job.ts'
+import { waitForForeground } from './lib/script/job.ts'
 import { shutdownWriting } from './lib/socket/unix.ts'
 
 const USAGE = `Usage: ./client.ts [SOCKET]
@@ -27,7 +27,7 @@ const path = socketArgument(USAGE, 'fdpass')
 
 for (;;) {
   // In the background (`&`, Ctrl-Z) the terminal is the shell's to read.
-  await untilForeground()
+  waitForForeground()
   const conn = await dial(path, './server.ts')
   // Whoever listens there gets to read this terminal: it had better be us.
   print(`Connected to ${path}, server pid ${ownPeer(conn).pid}`)

@@ -3,33 +3,31 @@
 // background, as it reads nothing itself. Open credentials(7), "Sessions and
 // process groups", and tcgetpgrp(3) with it.
 
-import { setTimeout as sleep } from 'node:timers/promises'
-import { declare } from '../libc.ts'
+import { declare, NULL, systemError } from '../libc.ts'
+import { fail } from './cli.ts'
 
 // pid_t tcgetpgrp(int fd)
 const tcgetpgrp = declare('tcgetpgrp', 'int', ['int'])
 // pid_t getpgrp(void)
 const getpgrp = declare('getpgrp', 'int', [])
+// ssize_t read(int fd, void *buffer, size_t count), a count as wide as a pointer
+const read = declare('read', 'size', ['int', 'pointer', 'pointer'])
 
 /**
- * Resolves when this process may read its terminal, at once if stdin is none.
+ * Returns when this process may read its terminal, at once if stdin is none.
  * In the background (`&`, or `bg` after Ctrl-Z) it stops, as programs do that
- * try to read there; the shell tells, and `fg` lets it go on.
+ * try to read there; the shell tells, and `fg` lets it go on. Exits 1 (EIO) if
+ * no shell is there that could do that.
  *
  * @see tcgetpgrp(3), SIGTTIN in signal(7)
  */
-export async function untilForeground(): Promise<void> {
-  while (isInBackground()) {
-    // To the job as a whole, where the kernel would send it.
-    process.kill(0, 'SIGTTIN')
-    // Not stopped if no shell could let it go on: then the terminal is polled.
-    await sleep(100)
-  }
-}
-
-// Whether the terminal is another process group's to read.
-function isInBackground(): boolean {
+export function waitForForeground(): void {
   // -ENOTTY for what is no terminal, or does not control this process.
   const foreground = tcgetpgrp(0)
-  return foreground >= 0 && foreground !== getpgrp()
+  if (foreground < 0 || foreground === getpgrp()) return
+  // Of zero bytes, so that nothing is taken. The kernel checks the process group
+  // and stops the process in one step, and does so again if it is continued in
+  // the background: no `fg` can come in between.
+  const result = read(0, NULL, NULL)
+  if (result < 0) fail(systemError('read', result, 'the terminal'))
 }
