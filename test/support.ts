@@ -184,6 +184,7 @@ export function runInWorker(t: Test, body: string, ...args: string[]) {
     import { workerData } from 'node:worker_threads'
     import { tsImport } from 'tsx/esm/api'
     const [root, ...argv] = workerData
+    process.on('warning', ({ message }) => console.log(message))
     const lib = await tsImport('./lib/index.ts', root)
     ${body}`
   const source = `

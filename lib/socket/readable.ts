@@ -1,4 +1,4 @@
-// What a received descriptor is, and the Node stream that reads it.
+// The Node stream that reads a received descriptor.
 //
 // The descriptor is ours, but the open file description behind it is shared
 // with whoever sent it: offset, O_NONBLOCK and a terminal's mode are theirs
@@ -11,74 +11,56 @@
 //    socket     cannot be opened anew: O_NONBLOCK on the shared one
 //    file       read in the thread pool, at the shared offset
 //
-// Open open(2), fcntl(2) and, on Linux, proc(5) beside it.
+// What it is: describe.ts. Open open(2), read(2) and proc_pid_fd(5) beside it.
 
-import {
-  closeSync,
-  constants,
-  createReadStream,
-  fstatSync,
-  openSync,
-  readlinkSync,
-  type Stats,
-} from 'node:fs'
+import { constants, createReadStream, read, readlinkSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { constants as os } from 'node:os'
 import type { Readable } from 'node:stream'
-import { isatty, ReadStream as TerminalStream } from 'node:tty'
+import { ReadStream as TerminalStream } from 'node:tty'
+import { isMainThread } from 'node:worker_threads'
 
-import { host } from '../layouts.ts'
-import { check, declare, systemError } from '../libc.ts'
-import { closeFd } from './unix.ts'
+import { allocate, declare, systemError } from '../libc.ts'
+import { describeFd } from './describe.ts'
+import { turnLingerOff } from './options.ts'
+import { closeFd, closeReceived } from './unix.ts'
 
-// int fcntl(int fd, int command, ...)
-const fcntl = declare('fcntl', 'int', ['int', 'int'])
+// int open(const char *path, int flags, ...)
+const open = declare('open', 'int', ['pointer', 'int'])
 
-export type FdKind =
-  | 'terminal'
-  | 'pipe'
-  | 'socket'
-  | 'file'
-  | 'directory'
-  | 'character device'
-  | 'block device'
-  | 'other'
+const { O_RDONLY, O_NONBLOCK, O_NOCTTY } = constants
+const O_CLOEXEC = 0o2000000 // Linux: elsewhere there is no /proc/self/fd
 
-export type FdDescription = {
-  readonly kind: FdKind
-  /** As it was opened: O_RDONLY, O_WRONLY or O_RDWR. */
-  readonly access: 'read' | 'write' | 'read-write'
-}
-
-const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants
-const O_ACCMODE = 3 // on every platform, and nowhere in Node
-
-/**
- * What a descriptor refers to, and what may be done with it.
- *
- * @throws Error EBADF
- */
-export function describeFd(fd: number): FdDescription {
-  const stats = fstatSync(fd)
-  const flags = check('fcntl', fcntl(fd, host.constants.F_GETFL))
-  const mode = flags & O_ACCMODE
-  const access =
-    mode === O_RDONLY ? 'read' : mode === O_WRONLY ? 'write' : 'read-write'
-  return { kind: kindOf(fd, stats), access }
-}
+/** The path of a descriptor, such as /proc/self/fd/3, for open(2). */
+const path = allocate(32)
 
 /**
  * The Node stream that reads from `fd`. Takes the descriptor over at once, even
  * if it throws, and closes it at the end of file, on an error, or on destroy().
  *
- * @throws Error EBADF for a descriptor that is write-only or not open; EISDIR;
- * EINVAL for a kind of descriptor that is no stream of bytes
+ * What a stranger sent is read for as long as the stream lives: bound how many
+ * there are, and destroy a stream whose sender has gone.
+ *
+ * @throws RangeError for what is no descriptor, the only case that closes none
+ * @throws Error EBADF for a descriptor that is write-only, O_PATH or not open;
+ * EISDIR; EINVAL for a kind of descriptor that is no stream of bytes
+ * @see open(2), read(2)
+ * @example
+ * const message = await conn.recvFds({ maxFds: 1 })
+ * const [fd] = message?.fds ?? []
+ * if (fd !== undefined) {
+ *   for await (const chunk of readableFrom(fd)) process.stdout.write(chunk)
+ * }
  */
 export function readableFrom(fd: number): Readable {
-  const { kind, access } = describeFd(fd)
+  if (!Number.isInteger(fd) || fd < 0) {
+    throw new RangeError(`Expected a file descriptor, got ${String(fd)}`)
+  }
   let owned = fd
   try {
+    const { kind, access } = describeFd(fd)
     if (access === 'write') throw unreadable('EBADF', 'it is write-only')
+    if (access === 'none') throw unreadable('EBADF', 'it is a path (O_PATH)')
     switch (kind) {
       case 'terminal':
         return openTerminal(fd)
@@ -86,6 +68,7 @@ export function readableFrom(fd: number): Readable {
         owned = reopen(fd, 'pipe:')
         return openSocket(owned)
       case 'socket':
+        turnLingerOff(fd)
         return openSocket(fd)
       case 'character device':
         // A device with nothing to say must not hold a pool thread: told not
@@ -101,23 +84,9 @@ export function readableFrom(fd: number): Readable {
         throw unreadable('EINVAL', 'it is no stream of bytes')
     }
   } catch (error) {
-    closeSync(owned)
+    closeReceived(owned)
     throw error
   }
-}
-
-const kinds = new Map<number, FdKind>([
-  [constants.S_IFIFO, 'pipe'],
-  [constants.S_IFSOCK, 'socket'],
-  [constants.S_IFREG, 'file'],
-  [constants.S_IFDIR, 'directory'],
-  [constants.S_IFCHR, 'character device'],
-  [constants.S_IFBLK, 'block device'],
-])
-
-function kindOf(fd: number, { mode }: Stats): FdKind {
-  if (isatty(fd)) return 'terminal'
-  return kinds.get(mode & constants.S_IFMT) ?? 'other'
 }
 
 // The stream has the terminal that libuv opened anew, and leaves `fd` open
@@ -140,28 +109,39 @@ function openSocket(fd: number): Readable {
   })
 }
 
+// Node closes a file in its thread pool, where close(2) may take its time. In a
+// worker thread it would warn that it has never opened this number.
 function openFile(fd: number): Readable {
-  return createReadStream('', { fd })
+  if (isMainThread) return createReadStream('', { fd })
+  const close = (fd: number, done: (error: null) => void): void => {
+    closeFd(fd)
+    done(null)
+  }
+  return createReadStream('', { fd, fs: { read, close } })
 }
 
 // A new open file description of the same object, non-blocking, in place of
 // `fd`; or `fd` itself where there is no /proc or no permission. What to reopen
 // goes by its name: a named FIFO is left alone, because one whose writers are
 // gone already would never tell its end to a reader who opened it later.
-export function reopen(
-  fd: number,
-  namePrefix: string,
-  folder = '/proc/self/fd',
-): number {
-  const name = `${folder}/${fd}`
+//
+// Opened through libc: a number that Node has opened in a worker thread it
+// closes when the thread ends, whoever has it by then. O_NOCTTY, as a terminal
+// becomes the controlling one of a session leader that opens it.
+function reopen(fd: number, namePrefix: string): number {
+  const name = `/proc/self/fd/${fd}`
   try {
     if (!readlinkSync(name).startsWith(namePrefix)) return fd
-    const reopened = openSync(name, O_RDONLY | O_NONBLOCK)
-    closeSync(fd)
-    return reopened
   } catch {
     return fd
   }
+  path.bytes.fill(0)
+  path.bytes.write(name)
+  const flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC
+  const reopened = open(path.address, flags)
+  if (reopened < 0) return fd
+  closeFd(fd)
+  return reopened
 }
 
 function unreadable(code: 'EBADF' | 'EISDIR' | 'EINVAL', why: string): Error {

@@ -1,8 +1,10 @@
 // What descriptors are, and the streams that read them.
 
 import { once } from 'node:events'
+import * as fs from 'node:fs'
 import {
   closeSync,
+  fstatSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -13,11 +15,11 @@ import { type AddressInfo, connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { ReadStream } from 'node:tty'
-import { t } from 'tap'
+import { type Test, t } from 'tap'
 
 import { describeFd, readableFrom, UnixConn } from '../../../lib/index.ts'
+import * as libc from '../../../lib/libc.ts'
 import { linesOf } from '../../../lib/script/lines.ts'
-import { reopen } from '../../../lib/socket/readable.ts'
 import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
 import {
   anonymousPipe,
@@ -27,6 +29,7 @@ import {
   pipe,
   Running,
   run,
+  runInWorker,
   script,
   temporaryFolder,
 } from '../../support.ts'
@@ -318,13 +321,6 @@ t.test('linesOf() hands out an endless line in pieces', async (t) => {
   ])
 })
 
-leakFree('reopen() leaves what it cannot reopen', async (t) => {
-  const fd = openSync('package.json', 'r')
-  t.equal(reopen(fd, 'pipe:'), fd, 'is no pipe')
-  t.equal(reopen(fd, '', '/nonexistent'), fd, 'no /proc')
-  closeSync(fd)
-})
-
 leakFree('readableFrom() takes a terminal', async (t) => {
   // The other side of a new pseudo-terminal is one, too.
   const fd = openSync('/dev/ptmx', 'r+')
@@ -334,3 +330,198 @@ leakFree('readableFrom() takes a terminal', async (t) => {
   stream.destroy()
   await once(stream, 'close')
 })
+
+leakFree('without /proc a pipe is read as it is', async (t) => {
+  const { readableFrom } = await t.mockImport<
+    typeof import('../../../lib/socket/readable.ts')
+  >('../../../lib/socket/readable.ts', {
+    'node:fs': {
+      ...fs,
+      readlinkSync: () => {
+        throw new Error('there is no /proc')
+      },
+    },
+  })
+  const { r, w, shared } = await anonymousPipe(t)
+  writeSync(w, 'through the pipe')
+  closeSync(w)
+  t.equal(await text(readableFrom(r)), 'through the pipe')
+  t.not(flagsOf(shared) & O_NONBLOCK, 0, 'the shared description changes')
+  closeSync(shared)
+})
+
+leakFree('a device that may not be opened anew is read as it is', async (t) => {
+  const { readableFrom } = await t.mockImport<
+    typeof import('../../../lib/socket/readable.ts')
+  >('../../../lib/socket/readable.ts', {
+    '../../../lib/libc.ts': {
+      ...libc,
+      declare: (name: string, ...rest: ['int', []]) =>
+        name === 'open' ? () => -13 : libc.declare(name, ...rest),
+    },
+  })
+  const fd = openSync('/dev/null', 'r')
+  t.equal(await text(readableFrom(fd)), '')
+})
+
+leakFree('readableFrom() refuses what is no number', async (t) => {
+  for (const fd of [-1, 1.5, Number.NaN]) {
+    t.throws(() => readableFrom(fd), RangeError)
+  }
+})
+
+leakFree('readableFrom() closes what fstat(2) fails for', async (t) => {
+  const { readableFrom } = await t.mockImport<
+    typeof import('../../../lib/socket/readable.ts')
+  >('../../../lib/socket/readable.ts', {
+    '../../../lib/socket/describe.ts': {
+      describeFd: () => {
+        throw new Error('fstat EIO')
+      },
+    },
+  })
+  const fd = openSync('package.json', 'r')
+  t.throws(() => readableFrom(fd), { message: 'fstat EIO' })
+  t.throws(() => fstatSync(fd), { code: 'EBADF' })
+})
+
+/** A child whose descriptor 3 is what the Python expression `fd` opens. */
+function withFd3(t: Test, fd: string, source: string, setsid = false) {
+  const python = `
+import fcntl, os, pty, sys
+def terminal():
+    master, slave = pty.openpty()
+    fcntl.fcntl(master, fcntl.F_DUPFD, 50)
+    return slave
+fd = ${fd}
+if fd != 3: os.dup2(fd, 3)
+os.set_inheritable(3, True)
+${setsid ? 'os.setsid()' : ''}
+os.execvp(sys.argv[1], sys.argv[1:])`
+  const command = script('--input-type=module', '-e')
+  return run(t, ['python3', '-c', python, ...command, source])
+}
+
+const REFUSED = `
+  import { describeFd, readableFrom } from './lib/index.ts'
+  console.log(describeFd(3).access)
+  try { readableFrom(3) } catch (error) { console.log(error.message) }
+  try { describeFd(3) } catch ({ code }) { console.log(code) }
+`
+
+for (const path of ['/dev/zero', '/etc/passwd', '/', '/dev/ptmx']) {
+  t.test(
+    `readableFrom() refuses an O_PATH descriptor of ${path}`,
+    {
+      skip:
+        process.platform === 'linux'
+          ? missing('python3')
+          : 'only Linux has O_PATH',
+    },
+    async (t) => {
+      const open = `os.open('${path}', os.O_PATH)`
+      const { stdout, stderr } = await withFd3(t, open, REFUSED)
+      t.equal(
+        stdout,
+        'none\nread EBADF cannot read this: it is a path (O_PATH)\nEBADF\n',
+        stderr,
+      )
+    },
+  )
+}
+
+for (const [what, open] of [
+  ['terminal', 'terminal()'],
+  ['path of a terminal', 'os.open(os.ttyname(terminal()), os.O_PATH)'],
+] as const) {
+  t.test(
+    `a received ${what} does not become the controlling one`,
+    { skip: missing('python3') },
+    async (t) => {
+      // The seventh field of proc_pid_stat(5) is the controlling terminal.
+      const source = `
+        import { readFileSync } from 'node:fs'
+        import { readableFrom } from './lib/index.ts'
+        let stream
+        try { stream = readableFrom(3) } catch {}
+        const stat = readFileSync('/proc/self/stat', 'utf8')
+        console.log(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4])
+        stream?.destroy()
+      `
+      const { stdout, stderr } = await withFd3(t, open, source, true)
+      t.equal(stdout, '0\n', stderr)
+    },
+  )
+}
+
+leakFree('readableFrom() in a worker thread leaves no trace', async (t) => {
+  // The end of the thread must not close numbers that others have by then, and
+  // nothing may warn about numbers that Node has not opened.
+  const folder = temporaryFolder(t)
+  writeFileSync(join(folder, 'file'), 'a file')
+  const body = `
+    const [one, other] = lib.socketpair()
+    const { closeSync, openSync, readdirSync } = await import('node:fs')
+    const { text } = await import('node:stream/consumers')
+    const numbers = () => readdirSync('/proc/self/fd').length
+    const before = numbers()
+    for (const path of [argv[0], '/dev/null']) {
+      const fd = openSync(path)
+      await one.sendFds('x', [fd])
+      closeSync(fd)
+      const { fds } = await other.recvFds()
+      console.log(await text(lib.readableFrom(fds[0])))
+    }
+    const [a, b] = lib.socketpair()
+    await one.sendFds('x', [a.fd])
+    a.close()
+    const { fds } = await other.recvFds()
+    const stream = lib.readableFrom(fds[0])
+    await b.sendmsg('a socket')
+    b.close()
+    console.log(await text(stream))
+    try { lib.readableFrom(99) } catch ({ code }) { console.log(code) }
+    console.log(numbers() - before)
+    one.close()
+    other.close()`
+  const { stdout, stderr } = await runInWorker(t, body, join(folder, 'file'))
+  t.equal(stdout, 'a file\n\na socket\nEBADF\n0\n0\n', stderr)
+})
+
+leakFree(
+  'what is opened anew in a worker thread survives its end',
+  async (t) => {
+    // A pipe is opened anew; its stream is destroyed, and the number given to
+    // a file of the main thread. The worker's end must leave that open.
+    const source = `
+      import { once } from 'node:events'
+      import { closeSync, fstatSync, openSync } from 'node:fs'
+      import { Worker } from 'node:worker_threads'
+      const inside = \`
+        import { once } from 'node:events'
+        process.on('warning', ({ message }) => console.log(message))
+        import { parentPort } from 'node:worker_threads'
+        import { tsImport } from 'tsx/esm/api'
+        const { readableFrom } = await tsImport('./lib/index.ts', '\${
+          new URL('file://' + process.cwd() + '/server.ts')
+        }')
+        const stream = readableFrom(3)
+        stream.destroy()
+        await once(stream, 'close')
+        parentPort.postMessage('closed')
+        await once(parentPort, 'message')
+      \`
+      const worker = new Worker(inside, {
+        eval: true, execArgv: ['--input-type=module'] })
+      await once(worker, 'message')
+      const opened = Array.from({ length: 20 }, () => openSync('package.json'))
+      worker.postMessage('end')
+      await once(worker, 'exit')
+      for (const fd of opened) fstatSync(fd)
+      console.log('all open')
+    `
+    const { stdout, stderr } = await withFd3(t, 'os.pipe()[0]', source)
+    t.equal(stdout, 'all open\n', stderr)
+  },
+  missing('python3'),
+)
