@@ -149,12 +149,10 @@ async function takeMessages(size: number): Promise<void> {
     let bytes = 0
     let descriptors = 0
     await conn.sendmsg(question(count))
-    while (bytes < count * size) {
-      const message = await conn.recvFds({ maxFds: 1 })
-      if (message === null) throw new Error('Expected a message, got none')
-      const { data, fds } = message
+    for await (const { data, fds } of conn.messages({ maxFds: 1 })) {
       bytes += data.length
       descriptors += keep(fds)
+      if (bytes === count * size) break
     }
     if (descriptors !== count) {
       throw new Error(`Expected ${count} descriptors, got ${descriptors}`)
