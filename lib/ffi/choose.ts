@@ -35,5 +35,5 @@ export function chooseEngine(
 
 // Without the list of files that required what was not found.
 function messageOf(error: unknown): string {
-  return String((error as Error).message).split('\n', 1)[0] ?? ''
+  return String((error as Error).message).replace(/\n.*/s, '')
 }

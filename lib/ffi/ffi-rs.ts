@@ -19,7 +19,7 @@ export function ffiRs(): Engine {
   const require = createRequire(import.meta.url)
   const ffi: typeof import('ffi-rs') = require('ffi-rs')
   const { I32, I64, U32, U8Array } = ffi.DataType
-  const pointer = host.pointerSize === 8 ? I64 : U32
+  const pointer = ({ 4: U32, 8: I64 } as const)[host.pointerSize]
   const types = { int: I32, uint: U32, pointer, size: pointer } as const
 
   // An empty path is the process itself, which has its libc loaded already.

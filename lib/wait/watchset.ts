@@ -27,8 +27,6 @@ export type WatchSet = {
   readonly size: number
 }
 
-const useEpoll = process.platform === 'linux' && Watcher === SocketWatcher
-
 /**
  * An empty set.
  *
@@ -36,7 +34,13 @@ const useEpoll = process.platform === 'linux' && Watcher === SocketWatcher
  * add() and delete()
  */
 export function watchSet(onReadable: (fd: number) => void): WatchSet {
-  return useEpoll ? new EpollSet(onReadable) : new WatcherSet(onReadable)
+  const Kind = chooseSet(process.platform, Watcher === SocketWatcher)
+  return new Kind(onReadable)
+}
+
+/** The kind of set that costs less: uv_poll needs no list in the kernel. */
+export function chooseSet(platform: string, isSocketWatcher: boolean) {
+  return platform === 'linux' && isSocketWatcher ? EpollSet : WatcherSet
 }
 
 /** A set with a list in the kernel. Linux only. */

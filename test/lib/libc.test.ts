@@ -7,6 +7,7 @@ import {
   allocate,
   check,
   declare,
+  hasFunction,
   NULL,
   systemError,
   toAddress,
@@ -63,6 +64,8 @@ t.test('declare() takes any number of arguments', async (t) => {
 t.test('declare() of a missing function throws when called', async (t) => {
   const missing = declare('no_such_function', 'int', ['int'])
   t.throws(() => missing(1), /no_such_function/)
+  t.equal(hasFunction('no_such_function'), false)
+  t.equal(hasFunction('getpid'), true)
 })
 
 t.test('check() throws failures in the shape of Node', async (t) => {

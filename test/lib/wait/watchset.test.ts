@@ -14,6 +14,7 @@ import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
 import { epollEvent } from '../../../lib/wait/epoll.ts'
 import { SocketWatcher, Watcher } from '../../../lib/wait/watcher.ts'
 import {
+  chooseSet,
   EpollSet,
   WatcherSet,
   type WatchSet,
@@ -44,6 +45,9 @@ function newSet(useEpoll: boolean, onReadable: (fd: number) => void): WatchSet {
 }
 
 t.test('watchSet() takes epoll(7) where there is no uv_poll', async (t) => {
+  t.equal(chooseSet('linux', true), EpollSet)
+  t.equal(chooseSet('linux', false), WatcherSet)
+  t.equal(chooseSet('darwin', true), WatcherSet)
   const set = watchSet(() => {})
   const expected = !skip && Watcher === SocketWatcher
   t.equal(set instanceof EpollSet, expected)
