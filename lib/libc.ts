@@ -46,8 +46,8 @@ export function declare<const P extends readonly Param[]>(
 }
 
 /**
- * Whether the process has a C function of this name. To find out it is called,
- * without arguments: only for those that take none and change nothing.
+ * Whether the process has a C function of this name, which is called for it:
+ * only for those without arguments and effects.
  */
 export function hasFunction(name: string): boolean {
   try {
@@ -69,7 +69,7 @@ export function allocate(size: number): Memory {
   return { bytes, base, address: toAddress(base) }
 }
 
-/** A location in memory, as calls take it. */
+/** A location in memory, as calls take it: to be made once. */
 export function toAddress(location: number): Address {
   return engine.toAddress(location)
 }

@@ -35,6 +35,7 @@ export type NodeFfi = {
   getRawPointer(memory: Uint8Array): bigint
 }
 
+// int32 and uint32 travel as numbers, a pointer as a bigint.
 const types = { int: 'int32', uint: 'uint32', pointer: 'pointer' } as const
 
 // int *__errno_location(void), int *__error(void)
@@ -99,6 +100,7 @@ function find32(
   try {
     return library.getFunction(name, signature)
   } catch (error) {
+    // The platform does not have it: that matters to who calls it alone.
     return () => {
       throw error
     }

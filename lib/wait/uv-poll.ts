@@ -55,6 +55,7 @@ export class UvPoll {
   #onWritable: (() => void) | undefined
   #watching = false
   #keepsAlive = true
+  /** Whether the handle keeps the process alive. */
   #isReferenced = false
   /** The events that libuv was asked for. */
   #asked = 0
@@ -86,6 +87,7 @@ export class UvPoll {
     this.#update()
   }
 
+  // One call a turn, so that others get theirs, and only as much as fits.
   write(bytes: Uint8Array, callback: (error?: Error | null) => void): void {
     this.whenWritable(0, () => {
       const sent = sendNow(this.#fd, [{ data: bytes, control: NOTHING }])
@@ -97,6 +99,7 @@ export class UvPoll {
     })
   }
 
+  // libuv tells, so the number of tries does not matter.
   whenWritable(_tries: number, callback: () => void): () => void {
     this.#onWritable = callback
     this.#update()
@@ -107,6 +110,7 @@ export class UvPoll {
     }
   }
 
+  // What libuv has reported and the owner was not told finds nothing to do.
   close(): void {
     if (this.#fd < 0) return
     this.#watching = false
