@@ -112,7 +112,7 @@ async function tryAll(target: Target, random: () => number): Promise<void> {
 }
 
 function targetsOf(scenario: Scenario): Target[] {
-  const server = scenario.servers.at(-1)
+  const server = scenario.servers.at(scenario.target ?? -1)
   const targets: Target[] = []
   if (server) targets.push({ name: server.file, scenario, inClient: false })
   if ('file' in scenario)

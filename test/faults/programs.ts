@@ -15,12 +15,14 @@ export type Script = {
 }
 
 export type Scenario = {
-  /** Started in this order; faults happen to the last. */
+  /** Started in this order. */
   readonly servers: readonly {
     readonly file: string
     readonly args: (place: Place) => readonly string[]
     readonly ready: RegExp
   }[]
+  /** Which of them faults happen to: the last, if not said. */
+  readonly target?: number
   readonly before?: (place: Place) => void
   /** What the client, or a server, prints: each exactly once. */
   readonly payload: (token: string) => readonly string[]
@@ -184,6 +186,6 @@ export const scenarios: readonly Scenario[] = [
     talk: ({ other }, _token, ms) => get({ socketPath: other }, ms),
     payload: () => ['Hello from process'],
   },
-  { servers: [front, container], ...parking },
+  { servers: [container, front], target: 0, ...parking },
   { servers: [container, front], ...parking },
 ]

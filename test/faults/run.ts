@@ -60,6 +60,8 @@ export class Server {
   readonly pid: number
   stdout = ''
   stderr = ''
+  /** Of stderr, what came with the last client. */
+  recent = ''
   /** Undefined while it runs. */
   end: { code: number | null; signal: NodeJS.Signals | null } | undefined
   readonly #child: ChildProcess
@@ -71,6 +73,7 @@ export class Server {
     })
     child.stderr.on('data', (chunk) => {
       this.stderr += chunk
+      this.recent += chunk
     })
     child.once('close', (code, signal) => {
       this.end = { code, signal }
@@ -82,7 +85,7 @@ export class Server {
   /** What it prints from now on is another client's. */
   forget(): void {
     this.stdout = ''
-    this.stderr = ''
+    this.recent = ''
   }
 
   /** Asks it to end; SIGKILL if it does not within `limit` ms. */

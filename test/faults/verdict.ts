@@ -12,11 +12,11 @@ const CRASH = /^\s+at .+:\d+:\d+|^node:internal|Assertion|FATAL ERROR/m
  * Whether a server has said that something failed. Its client may have ended
  * well: in some of the protocols here it learns only that it was hung up on.
  */
-export function tellsError({ stdout, stderr }: Words): boolean {
-  return /\bE[A-Z]{3,}\b|ERR_|\bExpected |Unsupported/.test(stdout + stderr)
+export function tellsError({ stdout, recent }: Words): boolean {
+  return /\bE[A-Z]{3,}\b|ERR_|\bExpected |Unsupported/.test(stdout + recent)
 }
 
-type Words = Pick<Server, 'stdout' | 'stderr'>
+type Words = Pick<Server, 'stdout' | 'recent'>
 
 // The line of a stack trace, or of a log, that says what it is about.
 function brief(stderr: string): string {
