@@ -45,9 +45,6 @@ onStop(() => {
 // Any number of files may be on their way to it at once.
 process.stdout.setMaxListeners(0)
 
-// Any number of files may be on their way to it at once.
-process.stdout.setMaxListeners(0)
-
 let count = 0
 await listener
   .serve(async (conn) => {
