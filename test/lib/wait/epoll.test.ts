@@ -74,3 +74,16 @@ leakFree('an owner that throws does not silence the others', async (t) => {
   epoll.close()
   for (const fd of pairs.flat()) closeSync(fd)
 })
+
+leakFree('unref() lets the process end while descriptors wait', async (t) => {
+  const held = (): number => process.getActiveResourcesInfo().length
+  const epoll = new Epoll(() => t.fail('nothing was sent'))
+  const [one, other] = newSocketpair()
+  const before = held()
+  epoll.add(one, EPOLLIN)
+  t.equal(held(), before + 1)
+  epoll.unref()
+  t.equal(held(), before)
+  epoll.close()
+  for (const fd of [one, other]) closeSync(fd)
+})
