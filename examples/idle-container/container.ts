@@ -117,6 +117,7 @@ async function serve(front: Front): Promise<void> {
     parked.delete(fd)
     set.delete(fd)
   }
+  conn.close()
   console.log(`${name}: ${why}, closed its ${left.length}`)
 }
 
