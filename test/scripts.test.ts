@@ -20,6 +20,7 @@ import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
 import {
   missing,
+  missingNobody,
   noTerminal,
   openFds,
   pipe,
@@ -481,10 +482,7 @@ t.test('a pipe is left as it was for who reads it next', async (t) => {
 t.test(
   'a server of another user gets no descriptor',
   {
-    skip:
-      process.getuid?.() === 0
-        ? missing('setpriv')
-        : 'needs root, who can become nobody',
+    skip: missing('setpriv') || missingNobody(),
   },
   async (t) => {
     const path = join(temporaryFolder(t), 's')

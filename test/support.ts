@@ -7,6 +7,7 @@ import {
   execFileSync,
   type SpawnOptions,
   spawn,
+  spawnSync,
 } from 'node:child_process'
 import {
   closeSync,
@@ -282,6 +283,18 @@ export async function until(
     if (Date.now() > end) throw new Error(`Expected in ${seconds} s: ${what}`)
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
+}
+
+/**
+ * A reason to skip if no script can be run as user 65534 (nobody), else false:
+ * only root can, and only where that user may read this folder and Node.
+ */
+export function missingNobody(): string | false {
+  if (process.getuid?.() !== 0) return 'only root can run a script as nobody'
+  const read = "require('fs').readFileSync('package.json')"
+  const nobody = { uid: 65534, gid: 65534, env: plainEnv() }
+  const { status } = spawnSync(process.execPath, ['-e', read], nobody)
+  return status !== 0 && `nobody cannot read ${process.cwd()} or run Node`
 }
 
 /** The reason to skip what needs terminal(), if there is one. */

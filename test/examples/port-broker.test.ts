@@ -16,6 +16,7 @@ import { connect, describeFd, type UnixConn } from '../../lib/index.ts'
 import {
   lacksPassRights,
   missing,
+  missingNobody,
   openFds,
   Running,
   run,
@@ -30,7 +31,7 @@ const CLIENT = 'examples/port-broker/client.ts'
 const uid = process.getuid?.() ?? -1
 const isRoot = uid === 0
 const nobody = { uid: 65534, gid: 65534 }
-const noRoot = !isRoot && 'only root can bind such a port, or drop its user'
+const noRoot = missingNobody()
 
 /** A port that nobody has at the moment. */
 async function freePort(): Promise<number> {
@@ -374,7 +375,7 @@ t.test('one user cannot take all the places', async (t) => {
     code: 1,
     stderr: 'client.ts: Expected at most 8 clients of one user\n',
   })
-  if (isRoot) {
+  if (!noRoot) {
     const other = script(
       CLIENT,
       '-s',
