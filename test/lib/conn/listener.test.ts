@@ -405,6 +405,22 @@ leakFree('accept() aborted takes no connection', async (t) => {
   for (const each of [conn, client, listener]) each?.close()
 })
 
+leakFree('connect() aborted leaves nothing open', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path, { backlog: 0 })
+  t.teardown(() => listener.close())
+  const aborted = { name: 'AbortError', code: 'ABORT_ERR' }
+  await t.rejects(connect(path, { signal: AbortSignal.abort() }), aborted)
+  const first = await connect(path)
+  t.teardown(() => first.close())
+  const stop = new AbortController()
+  const waiting = connect(path, { signal: stop.signal })
+  setImmediate(() => stop.abort('no patience'))
+  await t.rejects(waiting, { ...aborted, cause: 'no patience' })
+  const conn = await listener.accept()
+  for (const each of [first, conn, listener]) each?.close()
+})
+
 leakFree('a listener is disposed of with its handlers', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const first = await listen(path)

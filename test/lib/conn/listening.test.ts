@@ -154,3 +154,14 @@ leakFree('unlink() removes the file, if it is still its own', async (t) => {
   tcp.unlink()
   for (const socket of [first, second, received, tcp]) socket.close()
 })
+
+leakFree(
+  'a ListeningSocket is disposed of; open() takes options',
+  async (t) => {
+    const path = join(temporaryFolder(t), 'a.sock')
+    const socket = await ListeningSocket.open(path, { mode: 0o660 })
+    t.equal(lstatSync(path).mode & 0o777, 0o660)
+    socket[Symbol.dispose]()
+    t.equal(socket.fd, -1)
+  },
+)
