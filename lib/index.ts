@@ -13,6 +13,7 @@ export {
   unixRights,
 } from './cmsg.ts'
 export { socketpair, UnixConn } from './conn/conn.ts'
+export { type ConnectOptions, connect } from './conn/connect.ts'
 export {
   type Frame,
   type FrameOptions,
@@ -25,7 +26,6 @@ export type {
   ReceiveOptions,
 } from './conn/limits.ts'
 export {
-  connect,
   type ListenOptions,
   listen,
   UnixListener,

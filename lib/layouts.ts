@@ -70,6 +70,7 @@ type ConstantName =
   | 'SOCK_CLOEXEC'
   | 'SOCK_NONBLOCK'
   | 'SOL_SOCKET'
+  | 'SO_LINGER'
   | 'SO_TYPE'
   | 'SCM_RIGHTS'
   | 'SCM_PIDFD'
@@ -92,6 +93,7 @@ const linuxConstants = {
   SOCK_CLOEXEC: 0x80000,
   SOCK_NONBLOCK: 0x800,
   SOL_SOCKET: 1,
+  SO_LINGER: 13,
   SO_TYPE: 3,
   SCM_RIGHTS: 1,
   SCM_PIDFD: 4,
@@ -177,6 +179,7 @@ const bsdConstants = {
   SOCK_CLOEXEC: NONE,
   SOCK_NONBLOCK: NONE,
   SOL_SOCKET: 0xffff,
+  SO_LINGER: 0x80,
   SO_TYPE: 0x1008,
   SCM_PIDFD: NONE,
   MSG_CTRUNC: 0x20,

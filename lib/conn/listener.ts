@@ -1,15 +1,11 @@
-// Dialling, and a server's side of it: the listening socket, its file, and the
-// connections that come in. How it gets its path: wait/listen-at.ts; what
-// serve() does: serve.ts. Open unix(7) beside it.
+// A server's side: the listening socket, its file, and the connections that
+// come in. How it gets its path: wait/listen-at.ts; what serve() does: serve.ts.
+// Open unix(7), listen(2) and accept(2) beside it.
 
 import type { Stats } from 'node:fs'
-import { constants } from 'node:os'
-import { setTimeout as sleep } from 'node:timers/promises'
 
-import { check } from '../libc.ts'
 import { lstatAt, removeIfSame } from '../socket/file.ts'
-import { closeFd, connectTo, newSocket } from '../socket/unix.ts'
-import { abortError } from '../wait/abort.ts'
+import { closeFd } from '../socket/unix.ts'
 import { Acceptor, warn } from '../wait/accept.ts'
 import { type BindOptions, listenAt } from '../wait/listen-at.ts'
 import { UnixConn } from './conn.ts'
@@ -21,50 +17,7 @@ export type ListenOptions = BindOptions & {
   readonly onWarning?: (warning: Error) => void
 }
 
-export type ConnectOptions = { readonly signal?: AbortSignal }
-
 export type AcceptOptions = { readonly signal?: AbortSignal }
-
-const { EAGAIN } = constants.errno
-
-/** How long to wait where nothing tells when to try again, in ms. */
-const RETRY_DELAY = 20
-
-/**
- * connect(2): dials a Unix stream socket. If its backlog is full, waits for a
- * place. The caller owns, and closes, the connection.
- *
- * @param path of the socket file; on Linux `'\0name'` for an abstract name
- * @param options.signal aborts the wait
- * @throws Error ENOENT, ECONNREFUSED if nobody listens; EACCES; ENAMETOOLONG;
- * AbortError
- * @see connect(2), unix(7)
- * @example
- * const conn = await connect('/tmp/echo.sock')
- * await conn.sendFds('Here is my stdin', [0])
- * const answer = await conn.recvmsg()
- * conn.close()
- */
-export async function connect(
-  path: string,
-  { signal }: ConnectOptions = {},
-): Promise<UnixConn> {
-  if (signal?.aborted) throw abortError(signal)
-  const fd = newSocket()
-  try {
-    for (;;) {
-      const result = connectTo(fd, path)
-      if (result !== -EAGAIN) {
-        check('connect', result, path)
-        return new UnixConn(fd)
-      }
-      await sleep(RETRY_DELAY, undefined, signal ? { signal } : {})
-    }
-  } catch (error) {
-    closeFd(fd)
-    throw error
-  }
-}
 
 /**
  * Listens on a Unix stream socket. Replaces the file of a server that died; of
@@ -80,9 +33,11 @@ export async function listen(
   options: ListenOptions = {},
 ): Promise<UnixListener> {
   const fd = await listenAt(path, options)
+  const file = lstatAt(path)
   try {
     return new UnixListener(fd, path, options.onWarning)
   } catch (error) {
+    if (file) removeIfSame(path, file)
     closeFd(fd)
     throw error
   }

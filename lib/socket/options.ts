@@ -37,10 +37,8 @@ export type Credentials = {
   readonly gid: number
 }
 
-const { AF_UNIX, SOCK_STREAM, SOL_SOCKET, SO_TYPE } = host.constants
+const { AF_UNIX, SOCK_STREAM, SOL_SOCKET, SO_LINGER, SO_TYPE } = host.constants
 const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
-/** <asm-generic/socket.h>; <sys/socket.h> of macOS and FreeBSD. */
-const SO_LINGER = process.platform === 'linux' ? 13 : 0x80
 /** struct linger: int l_onoff, int l_linger. */
 const LINGER_SIZE = 8
 
@@ -118,7 +116,6 @@ export function readCredentials(
  * descriptors arrive, and whoever receives them has to close them.
  */
 export function refuseDescriptors(fd: number): void {
-  if (process.platform !== 'linux') return
   value.bytes.writeInt32LE(0)
   const { address } = value
   const result = setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, address, 4)

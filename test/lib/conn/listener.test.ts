@@ -15,6 +15,7 @@ import { join } from 'node:path'
 import { t } from 'tap'
 import { connect, listen, UnixConn, UnixListener } from '../../../lib/index.ts'
 import { acceptFrom, newSocket } from '../../../lib/socket/unix.ts'
+import * as accepting from '../../../lib/wait/accept.ts'
 import {
   leakFree,
   missing,
@@ -386,6 +387,25 @@ leakFree('a connection that cannot be set up ends itself only', async (t) => {
   t.equal(String((await second.recvmsg())?.data), 'welcome')
   t.match(warnings, [{ message: 'no room for this one' }])
   for (const each of [first, second, conn, listener]) each?.close()
+})
+
+leakFree('listen() that cannot wait leaves no file', async (t) => {
+  const { listen } = await t.mockImport<
+    typeof import('../../../lib/conn/listener.ts')
+  >('../../../lib/conn/listener.ts', {
+    '../../../lib/wait/accept.ts': {
+      ...accepting,
+      Acceptor: class {
+        constructor() {
+          throw new Error('no way to wait')
+        }
+      },
+    },
+  })
+  for (const path of [join(temporaryFolder(t), 's'), `\0fd-${process.pid}`]) {
+    await t.rejects(listen(path), { message: 'no way to wait' })
+    t.notOk(existsSync(path))
+  }
 })
 
 leakFree('accept() aborted takes no connection', async (t) => {

@@ -3,10 +3,12 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
+import { Serving } from '../../../lib/conn/serve.ts'
 import type { ListenOptions } from '../../../lib/index.ts'
 import {
   connect,
   listen,
+  socketpair,
   type UnixConn,
   UnixListener,
 } from '../../../lib/index.ts'
@@ -220,4 +222,24 @@ leakFree('serve() ends with an error that cannot pass', async (t) => {
   const served = listener.serve(echo)
   await t.rejects(served, { code: 'EINVAL', syscall: 'accept' })
   t.equal(await listener.accept(), null, 'the listener is closed')
+})
+
+leakFree('a connection that comes as the listener closes ends', async (t) => {
+  const [one, other] = socketpair()
+  let close = (): void => {}
+  const serving = new Serving(async (conn) => {
+    t.equal(await conn.recvmsg(), null)
+  }, {})
+  const conns = [one]
+  const ended = serving.run({
+    accept: async () => {
+      close()
+      return conns.pop() ?? null
+    },
+    close: () => {},
+  })
+  close = () => serving.hangUp()
+  await ended
+  t.equal(await other.recvmsg(), null)
+  other.close()
 })

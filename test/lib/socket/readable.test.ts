@@ -385,6 +385,23 @@ leakFree('readableFrom() closes what fstat(2) fails for', async (t) => {
   t.throws(() => fstatSync(fd), { code: 'EBADF' })
 })
 
+leakFree('describeFd() tells O_PATH', async (t) => {
+  const O_PATH = 0o10000000
+  const fd = openSync('/dev/null', O_PATH)
+  t.strictSame(describeFd(fd), { kind: 'character device', access: 'none' })
+  t.throws(() => readableFrom(fd), { code: 'EBADF', syscall: 'read' })
+})
+
+leakFree('a file is closed through libc in a worker thread', async (t) => {
+  const { readableFrom } = await t.mockImport<
+    typeof import('../../../lib/socket/readable.ts')
+  >('../../../lib/socket/readable.ts', {
+    'node:worker_threads': { isMainThread: false },
+  })
+  const stream = readableFrom(openSync('package.json', 'r'))
+  t.equal(await text(stream), readFileSync('package.json', 'utf8'))
+})
+
 /** A child whose descriptor 3 is what the Python expression `fd` opens. */
 function withFd3(t: Test, fd: string, source: string, setsid = false) {
   const python = `

@@ -307,3 +307,27 @@ leakFree('errors of accept(2) that cannot pass are thrown', async (t) => {
     acceptor.close()
   }
 })
+
+leakFree('a failure of the watcher is told to whoever waits', async (t) => {
+  let fail = (_: Error): void => {}
+  class Failing {
+    constructor(_: number, onReadable: (failure?: Error) => void) {
+      fail = onReadable
+    }
+    watch(): void {}
+    rest(): void {}
+    close(): void {}
+  }
+  const { Acceptor } = await t.mockImport<
+    typeof import('../../../lib/wait/accept.ts')
+  >('../../../lib/wait/accept.ts', {
+    '../../../lib/wait/watcher.ts': { Watcher: Failing },
+  })
+  const { fd } = await listening(t)
+  const acceptor = new Acceptor(fd)
+  const next = acceptor.next()
+  fail(new Error('no way to wait'))
+  await t.rejects(next, { message: 'no way to wait' })
+  acceptor.close()
+  closeSync(fd)
+})

@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { t } from 'tap'
 
 import { connect as dial, listen } from '../../../lib/index.ts'
+import * as libc from '../../../lib/libc.ts'
 import * as file from '../../../lib/socket/file.ts'
 import * as unix from '../../../lib/socket/unix.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
@@ -258,6 +259,19 @@ leakFree(
   },
   missing('flock'),
 )
+
+leakFree('a folder that cannot be locked is no obstacle', async (t) => {
+  const { lockFolder } = await t.mockImport<
+    typeof import('../../../lib/socket/file.ts')
+  >('../../../lib/socket/file.ts', {
+    '../../../lib/libc.ts': {
+      ...libc,
+      declare: (name: string, ...rest: ['int', []]) =>
+        name === 'flock' ? () => -9 : libc.declare(name, ...rest),
+    },
+  })
+  t.equal(lockFolder('/'), undefined)
+})
 
 t.test(
   'a folder that may not be read is no obstacle',
