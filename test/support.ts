@@ -85,9 +85,15 @@ export function plainEnv(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   return { ...env, _TAPJS_PROCESSINFO_COVERAGE_: '0', ...extra }
 }
 
+// Node warns once that node:ffi is experimental; the tests expect no warnings.
+const quiet =
+  process.env.FDPASS_FFI === 'node'
+    ? ['--disable-warning=ExperimentalWarning']
+    : []
+
 /** The command and arguments that run one of the project's scripts. */
 export function script(file: string, ...args: string[]): string[] {
-  return [process.execPath, '--import', 'tsx', file, ...args]
+  return [process.execPath, ...quiet, '--import', 'tsx', file, ...args]
 }
 
 /** A child process, killed at the end, with what it printed so far. */
@@ -175,6 +181,11 @@ export async function run(
   return { code, signal, stdout: running.stdout, stderr: running.stderr }
 }
 
+/** Source of a listener that prints a warning, unless it is of node:ffi. */
+export const onWarning = `({ name, message }) => {
+  if (name !== 'ExperimentalWarning') console.log(message)
+}`
+
 /**
  * Runs `body`, in which `lib` is the public interface and `argv` are `args`, in
  * a worker thread of a new process. What it prints, and each warning of the
@@ -185,13 +196,13 @@ export function runInWorker(t: Test, body: string, ...args: string[]) {
     import { workerData } from 'node:worker_threads'
     import { tsImport } from 'tsx/esm/api'
     const [root, ...argv] = workerData
-    process.on('warning', ({ message }) => console.log(message))
+    process.on('warning', ${onWarning})
     const lib = await tsImport('./lib/index.ts', root)
     ${body}`
   const source = `
     import { pathToFileURL } from 'node:url'
     import { Worker } from 'node:worker_threads'
-    process.on('warning', ({ message }) => console.log(message))
+    process.on('warning', ${onWarning})
     const root = pathToFileURL('server.ts').href
     new Worker(${JSON.stringify(worker)}, {
       eval: true,
