@@ -43,7 +43,7 @@ t.test('files of bare newlines delay no other client', async (t) => {
   })
   closeSync(out)
   const output = (): string => readFileSync(printed, 'utf8')
-  await until('the socket', () => existsSync(path))
+  await until('the server', () => output().includes('Server ready'))
 
   const file = join(folder, 'newlines')
   writeFileSync(file, '\n'.repeat(2_000_000))
