@@ -94,6 +94,22 @@ leakFree('readableFrom() reads devices', async (t) => {
 })
 
 leakFree(
+  'readableFrom() opens a device anew, and leaves the shared one blocking',
+  async (t) => {
+    const fd = openSync('/dev/zero', 'r')
+    const shared = duplicate(fd)
+    const stream = readableFrom(fd)
+    const { fd: own } = stream as fs.ReadStream & { fd: number }
+    t.equal(flagsOf(own) & O_NONBLOCK, O_NONBLOCK, 'it holds no pool thread')
+    t.equal(flagsOf(shared) & O_NONBLOCK, 0, 'as it was')
+    await once(stream, 'data')
+    await once(stream.destroy(), 'close')
+    closeSync(shared)
+  },
+  process.platform !== 'linux' && 'needs /proc',
+)
+
+leakFree(
   'readableFrom() reads a pipe, and leaves the shared one blocking',
   async (t) => {
     const { r, w, shared } = await anonymousPipe(t)

@@ -1,0 +1,70 @@
+// What is received, checked before it is delivered.
+
+import { t } from 'tap'
+
+import { buildRights, cmsgSpace } from '../../../lib/cmsg.ts'
+import { checkReceived, takeRights } from '../../../lib/conn/checks.ts'
+import { host } from '../../../lib/layouts.ts'
+import { allocate, check, declare } from '../../../lib/libc.ts'
+import { type Received, sendNow } from '../../../lib/message.ts'
+import { initMsghdr, readMsghdr, setParts } from '../../../lib/msghdr.ts'
+import { closeFd, newSocketpair } from '../../../lib/socket/unix.ts'
+import { leakFree } from '../../support.ts'
+
+// ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
+
+const [IOVEC, DATA, CONTROL] = [64, 128, 192]
+const ROOM = cmsgSpace(4)
+const memory = allocate(CONTROL + 64)
+initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
+
+// With a control buffer for one descriptor, as other programs have it.
+function receiveOne(fd: number): Received {
+  const data = memory.base + DATA
+  const control = memory.base + CONTROL
+  const parts = { data, dataLength: 1, control, controlLength: ROOM }
+  setParts(memory.bytes, 0, IOVEC, parts, host)
+  const flags = host.constants.MSG_CMSG_CLOEXEC
+  check('recvmsg', recvmsg(fd, memory.address, flags))
+  const header = readMsghdr(memory.bytes, 0, host)
+  const end = CONTROL + header.controlLength
+  return {
+    data: Buffer.from(memory.bytes.subarray(DATA, DATA + 1)),
+    control: Buffer.from(memory.bytes.subarray(CONTROL, end)),
+    flags: header.flags & host.constants.MSG_CTRUNC,
+  }
+}
+
+const skip =
+  (process.platform !== 'linux' || ROOM !== 24) &&
+  'CMSG_SPACE(4) is 24 on 64-bit Linux'
+
+for (const [name, take] of [
+  ['checkReceived()', checkReceived],
+  ['takeRights()', takeRights],
+] as const) {
+  leakFree(
+    `room for one is room for two, which are counted: ${name}`,
+    async (t) => {
+      const [near, far] = newSocketpair()
+      sendNow(near, [{ data: Buffer.from('x'), control: buildRights([0, 0]) }])
+      const message = receiveOne(far)
+      t.equal(message.flags, 0, 'MSG_CTRUNC is not set')
+      t.equal(message.control.length, 24)
+      const tooMany = {
+        code: 'ERR_TOO_MANY_FDS',
+        message: /at most 1 .* got 2/,
+      }
+      t.throws(() => take(message, 1), tooMany, 'and both are closed')
+      for (const fd of [near, far]) closeFd(fd)
+    },
+    skip,
+  )
+}
+
+t.test('what fits is delivered', { skip }, async (t) => {
+  const control = buildRights([5, 6])
+  const message = { data: Buffer.from('x'), control, flags: 0 }
+  t.strictSame(takeRights(message, 2), [5, 6])
+})
