@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help server client demo examples gotchas check test test-nodes \
-  test-arm64 test-musl bench bench-takeover bench-idle soak faults plot pack \
-  fmt clean
+  test-arm64 test-musl bench bench-takeover bench-idle soak faults plot \
+  pictures pack fmt clean
 
 run := node --import tsx
 # No package here needs its install script, esbuild's merely saves some time.
@@ -43,6 +43,9 @@ bench-takeover bench-idle: bench/node_modules ## the two examples, under load
 
 plot: all ## bench/results.svg, from what bench left
 	@$(run) bench/plot.ts
+
+pictures: all ## every picture that is not drawn by hand (tmux, weston)
+	@$(run) test/pictures.ts
 
 soak: all ## 20 minutes: messages, fuzzing, faults
 	@$(run) bench/soak.ts
