@@ -8,7 +8,8 @@
 // pipe or file. Partner: client.ts. Open unix(7), cmsg(3), recvmsg(2) with it.
 
 import { addAbortSignal } from 'node:stream'
-import { listen, readableFrom, type UnixConn } from './lib/index.ts'
+import type { ReceivedFds, UnixConn } from './lib/index.ts'
+import { listen, readableFrom } from './lib/index.ts'
 import {
   fail,
   kindOf,
@@ -35,8 +36,16 @@ onStop(() => listener.close())
 // handler ends; while there are 50, the next client waits to be accepted.
 let count = 0
 const handler = async (conn: UnixConn): Promise<void> => {
+  // From the kernel, not from the client, who could say anything.
+  const { pid, uid } = conn.peerCredentials()
+  // Bytes, and the descriptors of all SCM_RIGHTS control messages beside them.
+  // More than `maxFds` are an error: each costs memory, and its turn to print.
+  const got = await conn.recvFds({ maxFds: 8 }).catch((error: Error) => error)
+  // Who leaves without a message only tried whether a server is here.
+  if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
-  const reason = await serve(conn, client).catch(messageOf)
+  print(`${client}: connected, pid ${pid}, uid ${uid}`)
+  const reason = await serve(conn, client, got).catch(messageOf)
   if (conn.fd < 0) return // Not the client hung up, but this server stops.
   print(`${client}: ${reason}`)
   await conn.sendmsg(reason).catch(() => {}) // The client may be gone already.
@@ -45,16 +54,9 @@ await listener.serve(handler, { most: 50 }).catch(fail)
 print('Server stopped')
 
 // Returns why it is over.
-async function serve(conn: UnixConn, client: string): Promise<string> {
-  // From the kernel, not from the client, who could say anything.
-  const { pid, uid } = conn.peerCredentials()
-  print(`${client}: connected, pid ${pid}, uid ${uid}`)
-
-  // Bytes, and the descriptors of all SCM_RIGHTS control messages beside them.
-  // More than `maxFds` are an error: each costs memory, and its turn to print.
-  const message = await conn.recvFds({ maxFds: 8 })
-  if (message === null) return 'left without a word'
-  const { data, fds } = message
+async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
+  if (got instanceof Error) return got.message
+  const { data, fds } = got
   print(`${client}: says "${data.toString('utf8', 0, 200)}"`)
   if (fds.length === 0) return 'No descriptor came'
 
@@ -65,8 +67,7 @@ async function serve(conn: UnixConn, client: string): Promise<string> {
     print(`${client}: fd ${fd} here, ${theirs}: ${kindOf(fd)}`)
     return printLines(fd, client, over.signal).catch(messageOf)
   })
-  const ended = Promise.all(readings)
-  const end = ended.then((ends) => [...new Set(ends)].join('; '))
+  const end = Promise.all(readings).then((all) => [...new Set(all)].join('; '))
   try {
     return await Promise.race([end, hungUp(conn)])
   } finally {

@@ -121,12 +121,25 @@ t.test(
   'the end of the server is not told as the end of its clients',
   async (t) => {
     const { path, server } = await startServer(t)
+    const before = await settledFds(server.pid)
     const silent = await connect(path)
-    await server.printed(/client 1: connected/)
+    t.teardown(() => silent.close())
+    await until(
+      'the server has accepted the connection',
+      () => openFds(server.pid).length > before.length,
+    )
+    const [near, far] = newSocketpair()
+    t.teardown(() => closeSync(far))
+    const reading = await connect(path)
+    t.teardown(() => reading.close())
+    await reading.sendFds('a socket', [near])
+    closeSync(near)
+    await server.printed(/client 1: fd \d+ here/)
     server.child.kill('SIGINT')
     t.equal((await server.exit).code, 0)
-    t.match(server.stdout, /client 1: connected, .*\nServer stopped\n$/)
-    silent.close()
+    t.match(server.stdout, /client 1: connected, .*\n/)
+    t.match(server.stdout, /client 1: fd .*\nServer stopped\n$/)
+    t.equal(server.stderr, '')
   },
 )
 

@@ -211,6 +211,13 @@ t.test(
       second.stderr,
       `server.ts: bind EADDRINUSE ${path}: process ${server.pid} is listening there\n`,
     )
+    // The first says nothing of the connection by which the second found it.
+    const { code } = await run(t, client(path), { input: '' })
+    t.equal(code, 0)
+    t.match(
+      server.stdout,
+      /^Server ready on .*\nclient 1: connected, .*\nclient 1: says "Here is my stdin"\n/,
+    )
     const file = join(temporaryFolder(t), 'file')
     writeFileSync(file, '')
     const refused = await run(t, script('server.ts', file))
@@ -272,8 +279,14 @@ t.test('two clients at a time; a silent one delays nobody', async (t) => {
   )
   two.child.stdin?.end('d\n')
   t.equal((await two.exit).code, 0)
+  // Who never said anything is not mentioned, and has no number.
   silent.close()
-  await server.printed(/client 1: left without a word/)
+  server.child.kill('SIGINT')
+  await server.exit
+  t.strictSame(server.stdout.match(/client \d: connected/g)?.sort(), [
+    'client 1: connected',
+    'client 2: connected',
+  ])
 })
 
 t.test(
@@ -503,6 +516,8 @@ t.test(
       stderr,
       "client.ts: Expected a server of this user's, got one of uid 65534\n",
     )
-    await server.printed(/client 1: left without a word/)
+    server.child.kill('SIGTERM')
+    await server.exit
+    t.notMatch(server.stdout, 'client 1', 'nothing came')
   },
 )

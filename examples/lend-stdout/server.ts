@@ -9,7 +9,7 @@
 // After: that program, as it was written.
 // New here: the server gives and the client gets. A socket has no direction.
 
-import { listen, type UnixConn } from '../../lib/index.ts'
+import { listen, type ReceivedFds, type UnixConn } from '../../lib/index.ts'
 import {
   commandLine,
   defaultSocketPath,
@@ -51,8 +51,13 @@ onStop(() => listener.close())
 let count = 0
 await listener
   .serve(async (conn) => {
+    // Any words will do, as in the Go program: to ask is to send something.
+    const limits = { maxBytes: 1024, maxFds: 0 }
+    const asked = await conn.recvFds(limits).catch((error: Error) => error)
+    // Who leaves without a message only tried whether a server is here.
+    if (asked === null || conn.fd < 0) return
     const client = `client ${++count}`
-    const end = await lend(conn, client).catch(messageOf)
+    const end = await lend(conn, client, asked).catch(messageOf)
     if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
   })
   .catch(fail)
@@ -61,14 +66,12 @@ print('Server stopped')
 async function lend(
   conn: UnixConn,
   client: string,
+  asked: ReceivedFds | Error,
 ): Promise<string | undefined> {
   const { pid } = conn.peerCredentials()
   print(`New Client: ${client}, pid ${pid}`)
-
-  // Any words will do, as in the Go program: to ask is to send something.
-  const request = await conn.recvFds({ maxBytes: 1024, maxFds: 0 })
-  if (request === null) return 'left without a word'
-  print(`Client Request: ${request.data}`)
+  if (asked instanceof Error) return asked.message
+  print(`Client Request: ${asked.data}`)
 
   // Lent for good: nothing can take it back, so that the client can write
   // here for as long as it likes, even after this program has ended.

@@ -16,7 +16,7 @@ import {
   closeReceived,
   describeFd,
   listen,
-  type UnixConn,
+  type ReceivedFds,
 } from '../../lib/index.ts'
 import {
   fail,
@@ -47,19 +47,24 @@ onStop(() => {
 let count = 0
 await listener
   .serve(async (conn) => {
+    // What comes beside the descriptor means nothing: C clients send whatever
+    // bytes they have at hand.
+    const got = await conn.recvFds({ maxFds: 1 }).catch((error: Error) => error)
+    // Who leaves without a message only tried whether a server is here.
+    if (got === null || conn.fd < 0) return
     const client = `client ${++count}`
-    const end = await printThere(conn, client).catch(messageOf)
+    const end = await printThere(got, client).catch(messageOf)
     if (conn.fd >= 0) print(`${client}: ${end}`)
   })
   .catch(fail)
 print('Server stopped')
 
-async function printThere(conn: UnixConn, client: string): Promise<string> {
-  // What comes beside the descriptor means nothing: C clients send whatever
-  // bytes they have at hand.
-  const message = await conn.recvFds({ maxFds: 1 })
-  if (message === null) return 'left without a word'
-  const [fd] = message.fds
+async function printThere(
+  got: ReceivedFds | Error,
+  client: string,
+): Promise<string> {
+  if (got instanceof Error) return got.message
+  const [fd] = got.fds
   if (fd === undefined) return 'No descriptor came'
 
   const child = start(fd)

@@ -14,8 +14,8 @@ import { pipeline } from 'node:stream/promises'
 import {
   closeReceived,
   listen,
+  type ReceivedFds,
   readableFrom,
-  type UnixConn,
 } from '../../lib/index.ts'
 import {
   fail,
@@ -48,19 +48,23 @@ process.stdout.setMaxListeners(0)
 let count = 0
 await listener
   .serve(async (conn) => {
+    // No limit but the kernel's, which is 253 in a message on Linux. They come
+    // whole with its first byte, however the bytes behind it are cut.
+    const got = await conn.recvFds().catch((error: Error) => error)
+    // Who leaves without a message only tried whether a server is here.
+    if (got === null || conn.fd < 0) return
     const client = `client ${++count}`
-    const problem = await printFiles(conn).catch(messageOf)
+    const problem = await printFiles(got).catch(messageOf)
     if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
   })
   .catch(fail)
 print('Server stopped')
 
-async function printFiles(conn: UnixConn): Promise<string | undefined> {
-  // No limit but the kernel's, which is 253 in a message on Linux. They come
-  // whole with its first byte, however the bytes behind it are cut.
-  const message = await conn.recvFds()
-  if (message === null) return 'left without a word'
-  const { fds } = message
+async function printFiles(
+  got: ReceivedFds | Error,
+): Promise<string | undefined> {
+  if (got instanceof Error) return got.message
+  const { fds } = got
   if (fds.length === 0) return 'No descriptor came'
   try {
     while (fds.length > 0) await printFile(fds.shift() ?? -1)

@@ -67,7 +67,7 @@ t.test('a peer that does it wrong gets one line', async (t) => {
     { fds: ['w', 'w'], line: 'Expected at most 1 descriptors, got 2' },
     { fds: ['r'], line: 'Expected a descriptor to write to, got a read-only' },
   ]
-  let count = 2
+  let count = 1
   for (const { fds, line } of wrong) {
     const opened = fds.map((mode) => openSync('/dev/null', mode))
     const conn = await connect(socket)
@@ -78,19 +78,17 @@ t.test('a peer that does it wrong gets one line', async (t) => {
   }
   const hasty = await connect(socket)
   hasty.close()
-  await server.printed(/^client 6: left without a word$/m)
   const full = openSync('/dev/full', 'w')
   const unlucky = await connect(socket)
   await unlucky.sendFds('x', [full])
   closeSync(full)
   unlucky.close()
-  await server.printed(/^client 7: could not print there, exit code 1$/m)
+  await server.printed(/^client 5: could not print there, exit code 1$/m)
 
   const { stdout } = await run(t, script(CLIENT, socket))
   t.equal(stdout, LINE, 'the others are served')
-  await server.printed(/^client 8: printed there/m)
+  await server.printed(/^client 6: printed there/m)
   silent.close()
-  await server.printed(/^client 2: left without a word$/m)
   await until('no descriptor left', () => {
     return openFds(server.pid).length === before.length
   })
