@@ -93,7 +93,7 @@ export function figures(): string {
   })
   const [cpu = '', kernel = ''] = results.machine
   const head =
-    `Median times in µs (${cpu}; ${kernel}). Where the slowest round took ` +
+    `Median times in µs (${cpu}; ${kernel.replace(/-.*/, '')}). Where the slowest round took ` +
     `more than ${STABLE} times as long as the fastest, both are given:`
   return [head, ...lines, ''].join('\n')
 }

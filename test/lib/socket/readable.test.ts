@@ -124,6 +124,40 @@ leakFree(
   },
 )
 
+// Whether two numbers of this process refer to one open file description.
+async function isSameDescription(t: Test, a: number, b: number) {
+  const source = `import ctypes, sys
+pid, a, b = map(int, sys.argv[1:])
+print(ctypes.CDLL(None).syscall(312, pid, pid, 0, a, b))`
+  const numbers = [process.pid, a, b].map(String)
+  const { stdout } = await run(t, ['python3', '-c', source, ...numbers])
+  t.match(stdout, /^[0-3]\n$/, 'kcmp(2) may be called')
+  return stdout === '0\n'
+}
+
+leakFree(
+  'readableFrom() shares the description of a file, as kcmp(2) says, not of a pipe',
+  async (t) => {
+    const { r, w, shared } = await anonymousPipe(t)
+    const ofPipe = readableFrom(r)
+    const { fd } = Reflect.get(ofPipe, '_handle') as { fd: number }
+    t.notOk(await isSameDescription(t, fd, shared))
+    t.ok(await isSameDescription(t, shared, shared))
+    closeSync(w)
+    await once(ofPipe.resume(), 'close')
+
+    const file = openSync('LICENSE', 'r')
+    const other = duplicate(file)
+    const ofFile = readableFrom(file) as fs.ReadStream & { fd: number }
+    t.ok(await isSameDescription(t, ofFile.fd, other))
+    await once(ofFile.resume(), 'close')
+    for (const fd of [shared, other]) closeSync(fd)
+  },
+  process.arch === 'x64' && process.platform === 'linux'
+    ? missing('python3')
+    : 'kcmp(2) has another number here, or is missing',
+)
+
 leakFree(
   'readableFrom() ends on a pipe whose writer is long gone',
   async (t) => {
