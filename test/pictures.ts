@@ -25,61 +25,77 @@ const TYPED = 'hello wörld'
 const COLUMNS = 60
 const ROWS = 8
 
+type Tmux = (...args: string[]) => string
+
+const [SERVER, CLIENT] = ['s:0.0', 's:0.1'] as const
+
 /** Runs server and client in two panes, types a line and Ctrl-D, and looks. */
 export async function capture(): Promise<Pane[]> {
   const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
-  const tmux = (...args: string[]): string =>
-    execFileSync('tmux', ['-S', join(folder, 'tmux'), ...args], {
-      encoding: 'utf8',
-    })
-  const look = (pane: string): string => tmux('capture-pane', '-p', '-t', pane)
-  const shows = async (pane: string, text: string): Promise<void> => {
-    for (let tries = 0; !look(pane).includes(text); tries++) {
-      if (tries > 400) throw new Error(`Expected ${text}, got ${look(pane)}`)
-      await sleep(50)
-    }
-  }
-  const start = ['-x', `${COLUMNS}`, '-y', `${2 * ROWS + 1}`, 'sh']
+  const socket = ['-S', join(folder, 'tmux')]
+  const tmux: Tmux = (...args) =>
+    execFileSync('tmux', [...socket, ...args], { encoding: 'utf8' })
   try {
-    tmux('-f', '/dev/null', 'new-session', '-d', '-s', 's', ...start)
-    tmux('split-window', '-v', '-t', 's', 'sh')
-    const [server, client] = ['s:0.0', 's:0.1'] as const
-    // A short path, and nothing of the machine in the picture.
-    for (const pane of [server, client]) {
-      const setUp = `PS1='$ '; unset XDG_RUNTIME_DIR; TMPDIR=${folder}; clear`
-      tmux('send-keys', '-t', pane, `${setUp}; export TMPDIR`, 'Enter')
-      tmux('send-keys', '-t', pane, 'clear', 'Enter')
-    }
-    tmux('send-keys', '-t', server, './server.ts', 'Enter')
-    await shows(server, 'Server ready')
-    tmux('send-keys', '-t', client, './client.ts', 'Enter')
-    await shows(client, 'Sent fd 0')
-    tmux('send-keys', '-t', client, TYPED, 'Enter')
-    await shows(server, `> ${TYPED}`)
-    tmux('send-keys', '-t', client, 'C-d')
-    await shows(client, 'Server: End of input')
-    await shows(server, 'End of input')
-    const paneOf = (title: string, pane: string, command: string): Pane => {
-      const text = tmux('capture-pane', '-p', '-J', '-t', pane)
-      const all = text.replaceAll(folder, '/tmp').split('\n')
-      const first = all.findIndex((line) => line.trim() === `$ ${command}`)
-      const lines = all.slice(first + 1).map((line) => line.trimEnd())
-      return {
-        title,
-        command,
-        lines: lines.filter((line) => line && line !== '$'),
-      }
-    }
-    return [
-      paneOf('Terminal 1: the server', server, './server.ts'),
-      paneOf('Terminal 2: the client', client, './client.ts'),
+    startPanes(tmux, folder)
+    await talk(tmux)
+    const panes = [
+      paneOf(tmux, 'Terminal 1: the server', SERVER, './server.ts'),
+      paneOf(tmux, 'Terminal 2: the client', CLIENT, './client.ts'),
     ]
+    const asShown = (line: string): string => line.replaceAll(folder, '/tmp')
+    return panes.map((pane) => ({ ...pane, lines: pane.lines.map(asShown) }))
   } finally {
     try {
       tmux('kill-server')
     } catch {} // It has not started.
     rmSync(folder, { recursive: true, force: true })
   }
+}
+
+// Two shells. The socket is in a folder of this run's own, which the picture
+// shows as /tmp.
+function startPanes(tmux: Tmux, folder: string): void {
+  const size = ['-x', `${COLUMNS}`, '-y', `${2 * ROWS + 1}`]
+  tmux('-f', '/dev/null', 'new-session', '-d', '-s', 's', ...size, 'sh')
+  tmux('split-window', '-v', '-t', 's', 'sh')
+  const setUp = `PS1='$ '; unset XDG_RUNTIME_DIR; export TMPDIR=${folder}; clear`
+  for (const pane of [SERVER, CLIENT])
+    tmux('send-keys', '-t', pane, setUp, 'Enter')
+}
+
+async function talk(tmux: Tmux): Promise<void> {
+  const type = (pane: string, ...keys: string[]): string =>
+    tmux('send-keys', '-t', pane, ...keys)
+  const shows = async (pane: string, text: string): Promise<void> => {
+    const look = (): string => tmux('capture-pane', '-p', '-t', pane)
+    for (let tries = 0; !look().includes(text); tries++) {
+      if (tries === 400) throw new Error(`Expected ${text}, got ${look()}`)
+      await sleep(50)
+    }
+  }
+  type(SERVER, './server.ts', 'Enter')
+  await shows(SERVER, 'Server ready')
+  type(CLIENT, './client.ts', 'Enter')
+  await shows(CLIENT, 'Sent fd 0')
+  type(CLIENT, TYPED, 'Enter')
+  await shows(SERVER, `> ${TYPED}`)
+  type(CLIENT, 'C-d')
+  await shows(CLIENT, 'Server: End of input')
+  await shows(SERVER, 'End of input')
+}
+
+// Without the prompt that waits for the next command.
+function paneOf(
+  tmux: Tmux,
+  title: string,
+  pane: string,
+  command: string,
+): Pane {
+  const screen = tmux('capture-pane', '-p', '-J', '-t', pane).split('\n')
+  const all = screen.map((line) => line.trimEnd())
+  const below = all.slice(all.indexOf(`$ ${command}`) + 1)
+  const lines = below.filter((line) => line !== '' && line !== '$')
+  return { title, command, lines }
 }
 
 const STYLE = `
@@ -99,7 +115,7 @@ const STYLE = `
 export function draw(panes: readonly Pane[]): string {
   const most = Math.max(...panes.map(({ lines }) => lines.length))
   const [width, lineHeight, top] = [480, 21, 62]
-  const height = top + (most + 1) * lineHeight
+  const height = top + most * lineHeight + 8
   const parts = panes.map(({ title, command, lines }, index) => {
     const x = 10 + index * (width + 10)
     const rows = lines.map((line, row) => {

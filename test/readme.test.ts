@@ -167,9 +167,10 @@ async function cannotRun(group: readonly Block[], uid: number) {
   for (const { text } of commands) {
     if (/\bsudo\b/.test(text) && uid !== 0)
       return 'sudo would ask for a password'
-    const tools = [...text.matchAll(/(?:^|\| |; )([a-z][a-z-]*)/g)]
-    const reason = missing(...tools.map(([, tool = '']) => tool), 'setpriv')
-    if (reason && !/sudo/.test(reason)) return reason
+    const tools = [...text.matchAll(/(?:^|\| |; )([a-z][a-z-]*)/g)].map(
+      ([, tool = '']) => (tool === 'sudo' ? 'setpriv' : tool),
+    )
+    if (missing(...tools)) return missing(...tools)
     if (/window-shot/.test(text) && missing('weston')) return missing('weston')
     if (/dbus/.test(text) && !existsSync('examples/dbus/node_modules'))
       return 'examples/dbus/node_modules is missing: make test installs it'
