@@ -33,8 +33,10 @@ const [SERVER, CLIENT] = ['s:0.0', 's:0.1'] as const
 export async function capture(): Promise<Pane[]> {
   const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
   const socket = ['-S', join(folder, 'tmux')]
+  // node:ffi prints a warning, which is no part of the picture.
+  const env = { ...process.env, FDPASS_FFI: undefined }
   const tmux: Tmux = (...args) =>
-    execFileSync('tmux', [...socket, ...args], { encoding: 'utf8' })
+    execFileSync('tmux', [...socket, ...args], { encoding: 'utf8', env })
   try {
     startPanes(tmux, folder)
     await talk(tmux)

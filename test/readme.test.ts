@@ -154,6 +154,8 @@ function placeOf(uid: number, cwd: string): Place {
     PATH: `${join(folder, `bin-${uid}`)}:${process.env.PATH}`,
     TMPDIR: temporary,
     HOME: temporary,
+    // What is shown is the default: node:ffi prints a warning beside it.
+    FDPASS_FFI: undefined,
     XDG_RUNTIME_DIR: undefined,
     WAYLAND_DISPLAY: undefined,
     DBUS_SESSION_BUS_ADDRESS: undefined,
