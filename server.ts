@@ -3,9 +3,11 @@
 // standard input. Start it in one terminal and client.ts in another: the lines
 // that you type there appear here, and the client never touches them.
 //
-// What travels is not a number but access to an open file description: the
-// client's fd 0 becomes another fd here, and both refer to the same terminal,
-// pipe or file. Partner: client.ts. Open unix(7), cmsg(3), recvmsg(2) with it.
+// The client's fd 0 becomes another fd here, for the same open file description.
+// A file is read through that one. A terminal or a pipe is opened once more, so
+// that O_NONBLOCK is set on a description of our own: lib/socket/readable.ts.
+// Partner: client.ts. Open unix(7), cmsg(3), recvmsg(2) with it. Read next:
+// examples/bare.ts.
 
 import { addAbortSignal } from 'node:stream'
 import type { ReceivedFds, UnixConn } from './lib/index.ts'

@@ -13,6 +13,7 @@
 // takes up: LEN, rounded up so that the next header is aligned. One descriptor
 // fills 24 bytes and so do two. A receiver with room for one may therefore get
 // two, and must count what came.
+// Read next: lib/msghdr.ts.
 
 import { Buffer } from 'node:buffer'
 

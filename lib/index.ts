@@ -1,4 +1,5 @@
 // The one public entry: everything that a program needs, and nothing more.
+// Read next: lib/wait/watcher.ts.
 
 // For users of the package: a new TypeScript project has no types of Node's.
 /// <reference types="node" preserve="true" />

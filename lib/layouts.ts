@@ -9,6 +9,7 @@
 // Linux: printed by a C program, which the tests compile again and compare.
 // darwin, FreeBSD: read from xnu-11417 and FreeBSD 12.1/14 headers, not
 // executed there. Man pages: cmsg(3), recvmsg(2), unix(7).
+// Read next: lib/libc.ts.
 
 import { endianness } from 'node:os'
 

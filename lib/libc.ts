@@ -8,6 +8,7 @@
 // Apple's arm64 convention puts those on the stack, where an interface that
 // knows fixed arguments only does not. ioctl(fd, FIOCLEX) and
 // fcntl(fd, F_GETFL) have none.
+// Read next: lib/message.ts.
 
 import { Buffer } from 'node:buffer'
 import { getSystemErrorName } from 'node:util'

@@ -11,6 +11,7 @@
 //    40  msg_controllen  8
 //    48  msg_flags       4  (set by recvmsg)
 //    56                     mmsghdr adds msg_len here, the bytes moved
+// Read next: lib/layouts.ts.
 
 import type { Buffer } from 'node:buffer'
 

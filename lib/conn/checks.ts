@@ -3,6 +3,7 @@
 // and silently leave the descriptors behind, and refuse the rest with a bare
 // EINVAL, long after the call. Partners: sender.ts and receiver.ts. Open
 // sendmsg(2), recvmsg(2) and unix(7) beside it.
+// Read next: lib/conn/sender.ts.
 
 import {
   buildRights,

@@ -1,5 +1,6 @@
 // A connected Unix stream socket whose messages may carry file descriptors.
 // What cannot be done at once waits in line (sender.ts, receiver.ts). Open unix(7), sendmsg(2) and recvmsg(2) beside it.
+// Read next: lib/conn/limits.ts.
 
 import type { Received } from '../message.ts'
 import {

@@ -1,5 +1,6 @@
 // Dialling: a client's side of a connection. Partner: listener.ts. Open
 // connect(2) and unix(7) beside it.
+// Read next: lib/conn/listener.ts.
 
 import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'

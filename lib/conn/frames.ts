@@ -9,6 +9,7 @@
 // recvmsg cuts the bytes where it likes, and a descriptor may arrive in one
 // piece with lines that were sent before its own (Linux) or after it (macOS,
 // FreeBSD). So bytes and descriptors are collected apart, and matched by count.
+// Read next: lib/conn/stream.ts.
 
 import { closeAll, refuseOtherEnd } from './checks.ts'
 import type { UnixConn } from './conn.ts'

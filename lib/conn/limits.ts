@@ -1,5 +1,6 @@
 // The options of what receives, and what it gives. Partners: conn.ts, whose calls
 // take them, receiver.ts, which keeps to them, and stream.ts.
+// Read next: lib/conn/checks.ts.
 
 import type { Buffer } from 'node:buffer'
 import type { DuplexOptions } from 'node:stream'

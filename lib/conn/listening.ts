@@ -1,6 +1,7 @@
 // Listening sockets as bare descriptors, TCP and Unix alike: to be given to
 // another process, or to be served with `server.listen({ fd })`. Nothing here
 // accepts. Open listen(2), unix(7) and ip(7) beside it.
+// Read next: lib/wait/accept.ts.
 
 import type { Stats } from 'node:fs'
 import { resolve } from 'node:path'

@@ -6,6 +6,7 @@
 // batches, because what recvmsg has taken out of the socket cannot be cut where
 // a later, smaller call would have cut it: bytes of several messages have run
 // together by then, and nothing tells to which of them a descriptor belongs.
+// Read next: lib/conn/frames.ts.
 
 import { constants } from 'node:os'
 import { descriptorsIn } from '../cmsg.ts'

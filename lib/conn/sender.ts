@@ -1,5 +1,6 @@
 // The sending half of a connection: messages in line, tried together, and the
 // two ways to wait when the socket is full.
+// Read next: lib/conn/receiver.ts.
 
 import { constants } from 'node:os'
 import { type Abi, host } from '../layouts.ts'

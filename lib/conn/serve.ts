@@ -1,5 +1,6 @@
 // What listener.serve() does: a handler for each connection, a bound on how
 // many there are at a time, and an orderly end. Used by listener.ts alone.
+// Read next: lib/conn/listening.ts.
 
 import { warn } from '../wait/accept.ts'
 import type { UnixConn } from './conn.ts'

@@ -1,5 +1,6 @@
 // Which engine makes the calls. ffi-rs unless told otherwise: it works with
 // every Node. Where it has no binary (FreeBSD, say), node:ffi steps in.
+// Read next: lib/ffi/node-ffi.ts.
 
 import type { Engine } from './types.ts'
 

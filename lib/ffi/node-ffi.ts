@@ -4,6 +4,7 @@
 // costs a small part of what it costs through an addon.
 //
 // Open https://nodejs.org/api/ffi.html beside it.
+// Read next: lib/socket/unix.ts.
 
 import { createRequire } from 'node:module'
 

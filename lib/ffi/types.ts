@@ -1,6 +1,7 @@
 // What a foreign function interface has to do for us, so that either can: the
 // package ffi-rs (ffi-rs.ts) or Node's own node:ffi (node-ffi.ts). Of C's types
 // only those are here that the calls of this library have.
+// Read next: lib/ffi/ffi-rs.ts.
 
 import type { Buffer } from 'node:buffer'
 

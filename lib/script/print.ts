@@ -2,6 +2,7 @@
 // a million empty lines: printed in one go, they would keep the event loop, and
 // with it every other client, waiting for seconds. So only some lines are
 // printed in each turn of the event loop, and none while stdout is full.
+// Read next: lib/script/printable.ts.
 
 import { once } from 'node:events'
 import type { Writable } from 'node:stream'

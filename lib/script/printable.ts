@@ -2,6 +2,7 @@
 // commands to the terminal, U+009B is ESC and `[` in one character, `\r` goes
 // back to the start of the line and lets the rest forge another client's line,
 // and bidirectional controls change the order in which a line is displayed.
+// Read next: lib/script/lines.ts.
 
 /** Control characters but for the tab, line separators, direction controls. */
 const UNSAFE = /(?!\t)[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu

@@ -1,5 +1,6 @@
 // What a descriptor is: the kind of file behind it, as fstat(2) and isatty(3)
 // tell, and what it was opened for, as fcntl(2) tells.
+// Read next: lib/socket/readable.ts.
 
 import { constants, fstatSync, type Stats } from 'node:fs'
 import { isatty } from 'node:tty'

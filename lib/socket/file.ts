@@ -2,6 +2,7 @@
 // the right mode, told from one that a dead server left, and removed. Nothing
 // but a socket that refuses connections is ever removed. Open unix(7), bind(2),
 // flock(2) and umask(2) beside it.
+// Read next: lib/socket/inet.ts.
 
 import {
   closeSync,

@@ -2,6 +2,7 @@
 // port and no more than that, or taking clients already. Node binds only what
 // it goes on to listen or connect with, and keeps the numbers to itself. Open
 // ip(7), tcp(7), udp(7), bind(2) and listen(2) beside it.
+// Read next: lib/conn/conn.ts.
 
 import { isIPv6 } from 'node:net'
 

@@ -3,6 +3,7 @@
 // have such a socket and the kernel was built with UNIX_DIAG; elsewhere nothing
 // is known. Sockets have inode numbers, as files do, and fstat(2) shows them.
 // Open sock_diag(7) and netlink(7) beside it.
+// Read next: lib/socket/describe.ts.
 
 import { Buffer } from 'node:buffer'
 import { fstatSync } from 'node:fs'

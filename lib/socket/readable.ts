@@ -12,6 +12,7 @@
 //    file       read in the thread pool, at the shared offset
 //
 // What it is: describe.ts. Open open(2), read(2) and proc_pid_fd(5) beside it.
+// Read next: lib/socket/file.ts.
 
 import { constants, createReadStream, read, readlinkSync } from 'node:fs'
 import { Socket } from 'node:net'

@@ -11,6 +11,7 @@
 //
 // The BSDs begin with a length byte and a family of one byte. Port and address
 // are big-endian everywhere: "network byte order".
+// Read next: lib/socket/options.ts.
 
 import { Buffer } from 'node:buffer'
 import { isIP, isIPv6 } from 'node:net'

@@ -7,6 +7,7 @@
 // the socket with that error. So this is a net.Socket with an empty read
 // buffer, whose destroy() takes ENOBUFS to mean "readable". It comes for end of
 // file too, and on a listening socket for a connection that waits.
+// Read next: lib/wait/abort.ts.
 
 import { Socket } from 'node:net'
 

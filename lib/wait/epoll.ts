@@ -10,6 +10,7 @@
 // place of a socket. The watcher never reads, so it works with either.
 //
 // Linux only. Open epoll(7) and epoll_ctl(2) beside it.
+// Read next: lib/wait/watchset.ts.
 
 import { closeSync } from 'node:fs'
 

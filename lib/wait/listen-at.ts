@@ -1,6 +1,7 @@
 // Listening at a path where a server that died may have left its file, and
 // where other servers may start at the same time: exactly one of them gets the
 // path, and everyone reaches it. Open bind(2), listen(2) and unix(7) beside it.
+// Read next: lib/index.ts.
 
 import { closeSync, type Stats, unlinkSync } from 'node:fs'
 import { constants } from 'node:os'

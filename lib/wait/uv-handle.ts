@@ -2,6 +2,7 @@
 // into a handle until it has called back that the handle is closed. So handles
 // lie in blocks that are never freed, and a place in a block is used again only
 // after that.
+// Read next: lib/script/cli.ts.
 
 import { openNodeFfi } from '../ffi/node-ffi.ts'
 import { allocate, type Memory, systemError } from '../libc.ts'

@@ -6,6 +6,7 @@
 // libuv calls back at a place where no JavaScript may throw and after which no
 // promise goes on. So a callback only notes what is ready, and setImmediate,
 // which runs in the same turn of the event loop, tells the owners.
+// Read next: lib/wait/uv-handle.ts.
 
 import { Buffer } from 'node:buffer'
 import { closeSync } from 'node:fs'

@@ -2,6 +2,7 @@
 // There are two ways, and one interface: uv_poll, for which Node has to lend us
 // libuv (uv-poll.ts), and a read into an empty buffer, which works with every
 // Node and in every thread (empty-read.ts).
+// Read next: lib/wait/empty-read.ts.
 
 import { isMainThread } from 'node:worker_threads'
 

@@ -2,6 +2,7 @@
 // which is small. Without, a watcher costs about 4 KB of this process's memory:
 // on Linux the list of descriptors is then kept in the kernel (epoll.ts), where
 // each costs next to nothing, and elsewhere the price is paid.
+// Read next: lib/wait/uv-poll.ts.
 
 import { closeSync } from 'node:fs'
 

@@ -3,6 +3,7 @@
 // one epoll instance waits for all full sockets together. Elsewhere, and where
 // this process has no descriptor left for that, the send is tried again after
 // a time.
+// Read next: lib/wait/epoll.ts.
 
 import { EPOLLOUT, Epoll } from './epoll.ts'
 
