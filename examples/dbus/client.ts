@@ -7,10 +7,10 @@
 //
 // New here: descriptors in an answer, beside the values that name them.
 
-import { pipeline } from 'node:stream/promises'
 import type { Message } from 'dbus-native'
 import { readableFrom } from '../../lib/index.ts'
 import { commandLine, fail, help, messageOf } from '../../lib/script/cli.ts'
+import { show } from '../../lib/script/print.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { busPath, NAME, OBJECT, openBus, takeFds } from './bus.ts'
 
@@ -30,19 +30,19 @@ try {
   // The value is an index: the first of the descriptors beside it, here fd 0.
   const { body: kind } = await call('Describe', 'h', [0], [0])
   console.log(`fd 0, described by the service: ${printable(`${kind}`)}`)
-  if (names.length > 0) await show(await call('Open', 'as', [names]))
+  if (names.length > 0) await showAll(await call('Open', 'as', [names]))
 } catch (error) {
   fail(explain(error))
 }
 bus.connection.end()
 
-async function show({ body: [indices], fds }: Answer): Promise<void> {
+async function showAll({ body: [indices], fds }: Answer): Promise<void> {
   for (const [place, index] of (indices as number[]).entries()) {
     const fd = fds[index]
     if (fd === undefined) throw new Error(`Expected a descriptor ${index}`)
-    console.log(`${names[place]}, fd ${fd} here:`)
+    console.log(`${printable(`${names[place]}`)}, fd ${fd} here:`)
     // The stream owns the descriptor from here on, and closes it.
-    await pipeline(readableFrom(fd), process.stdout, { end: false })
+    await show(readableFrom(fd), process.stdout)
   }
 }
 

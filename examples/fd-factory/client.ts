@@ -32,6 +32,7 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { linesOf } from '../../lib/script/lines.ts'
+import { printable } from '../../lib/script/printable.ts'
 import { refuseDescriptors } from '../../lib/socket/options.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
 
@@ -100,7 +101,8 @@ try {
     await answer(request)
   }
 } catch (error) {
-  console.error(`Server: hung up on the child: ${messageOf(error)}`)
+  const why = printable(messageOf(error))
+  console.error(`Server: hung up on the child: ${why}`)
 }
 conn.close()
 

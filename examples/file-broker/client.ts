@@ -6,7 +6,6 @@
 //
 // New here: an answer with or without a descriptor, told apart by what it says.
 
-import { pipeline } from 'node:stream/promises'
 import {
   type Frame,
   framesOf,
@@ -21,6 +20,7 @@ import {
   help,
   usageError,
 } from '../../lib/script/cli.ts'
+import { show } from '../../lib/script/print.ts'
 import { printable } from '../../lib/script/printable.ts'
 
 const USAGE = `Usage: ./examples/file-broker/client.ts [-s SOCKET] NAME
@@ -65,7 +65,7 @@ try {
 async function take({ value, fds: [fd] }: Frame): Promise<boolean> {
   if (fd !== undefined) {
     // The stream owns the descriptor from here on.
-    await pipeline(readableFrom(fd), process.stdout, { end: false })
+    await show(readableFrom(fd), process.stdout)
     return true
   }
   if (typeof value.error === 'string') fail(value.error)

@@ -9,7 +9,7 @@ import { readdirSync } from 'node:fs'
 import { basename, join } from 'node:path'
 import { text } from 'node:stream/consumers'
 
-import { commandLine, help, usageError } from '../../lib/script/cli.ts'
+import { commandLine, help, print, usageError } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/gotchas/all.ts [NAME...]
 Tries what surprises people about passing descriptors, and says whether it is so
@@ -38,12 +38,12 @@ let surprises = 0
 for (const name of names) {
   const { columns, failed } = await tryIt(name)
   const [result = '', claim = '', expected = '', observed = ''] = columns
-  console.log(`${result.padEnd(8)} ${claim}  (${name}.ts)`)
-  if (expected) console.log(`         expected: ${expected}`)
-  console.log(`         observed: ${observed}`)
+  print(`${result.padEnd(8)} ${claim}  (${name}.ts)`)
+  if (expected) print(`         expected: ${expected}`)
+  print(`         observed: ${observed}`)
   if (failed) surprises++
 }
-console.log(
+print(
   surprises === 0
     ? `All ${names.length} came out as expected`
     : `${surprises} of ${names.length} came out otherwise`,

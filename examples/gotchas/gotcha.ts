@@ -12,6 +12,7 @@ import { host } from '../../lib/layouts.ts'
 import { allocate, declare, systemError } from '../../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../../lib/msghdr.ts'
 import { codeOf } from '../../lib/script/cli.ts'
+import { printable } from '../../lib/script/printable.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
 
 // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
@@ -48,7 +49,7 @@ export function skip(claim: string, reason: string): never {
 }
 
 function print(columns: readonly string[]): void {
-  console.log(columns.join(' | '))
+  console.log(printable(columns.join(' | ')))
 }
 
 /** socketpair(2), non-blocking: with nothing to receive, receive() says so. */

@@ -12,13 +12,15 @@
 // New here: a live connection changes its process, and changes back.
 
 import { EventEmitter, once } from 'node:events'
-import { connectionsOn, serviceSocket } from '../../lib/index.ts'
+import { closeReceived, connectionsOn, serviceSocket } from '../../lib/index.ts'
 import {
   commandLine,
   defaultSocketPath,
   fail,
   help,
+  messageOf,
   onStop,
+  print,
   usageError,
 } from '../../lib/script/cli.ts'
 import { descriptorLimit } from '../../lib/socket/options.ts'
@@ -56,7 +58,7 @@ const patience = milliseconds('--patience', values.patience)
 if (!/^\d+$/.test(values.port))
   usageError(USAGE, `Expected --port as a number, got "${values.port}"`)
 const path = positionals[0] ?? defaultSocketPath('fdpass-idle')
-const log = values.quiet ? (): void => {} : console.log
+const log = values.quiet ? (): void => {} : print
 
 // A connection that comes back while no descriptor is free would be lost. So
 // beyond this number none is accepted, and none is fetched from the container.
@@ -76,7 +78,7 @@ const parking = new Parking(path, {
 })
 
 const listening = listenOn(Number(values.port))
-console.log(`Front ready on 127.0.0.1:${values.port}, pid ${process.pid}`)
+print(`Front ready on 127.0.0.1:${values.port}, pid ${process.pid}`)
 void parking.run(stop.signal) // not awaited: clients are served meanwhile
 
 let id = 0
@@ -87,20 +89,26 @@ for await (const fd of connectionsOn(listening, stop.signal)) {
   await whenRoom()
 }
 for (const connection of live) connection.close()
-console.log('Front stopped')
+print('Front stopped')
 
 function wake(fd: number, session: Session): void {
   log(`connection ${session.id}: woke as fd ${fd}`)
   serve(fd, session)
 }
 
+// Owns the descriptor, which may be one that no stream can be made of.
 function serve(fd: number, session: Session): void {
   const onIdle = (connection: Live): void => parking.add(connection)
   const onClose = (connection: Live): void => {
     live.delete(connection)
     changes.emit('close')
   }
-  live.add(new Live(fd, session, { idle, patience, log, onIdle, onClose }))
+  try {
+    live.add(new Live(fd, session, { idle, patience, log, onIdle, onClose }))
+  } catch (error) {
+    closeReceived(fd)
+    log(`connection ${session.id}: ${messageOf(error)}`)
+  }
 }
 
 async function whenRoom(): Promise<void> {

@@ -13,7 +13,7 @@ import {
   sendFrame,
   type UnixConn,
 } from '../../lib/index.ts'
-import { messageOf } from '../../lib/script/cli.ts'
+import { messageOf, print } from '../../lib/script/cli.ts'
 import type { Live, Session } from './live.ts'
 
 /** How long to wait before the container is dialled again, in ms. */
@@ -101,7 +101,7 @@ export class Parking {
       const { pid, uid } = conn.peerCredentials()
       if (uid !== process.getuid?.())
         return `Expected one of this user's, got one of uid ${uid}`
-      console.log(`Container on ${this.#path}, pid ${pid}`)
+      print(`Container on ${this.#path}, pid ${pid}`)
       this.#container = conn
       for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
         this.#wake(value.woke, fds[0])
@@ -125,12 +125,14 @@ export class Parking {
   }
 
   #tell(why: string, wasThere: boolean): void {
-    if (!wasThere)
-      return console.log(`No container: ${why}; connections stay live`)
+    if (!wasThere) {
+      void print(`No container: ${why}; connections stay live`)
+      return
+    }
     // Its descriptors were closed with it, and we had no others.
     const lost = `the ${this.#parked} that it held are lost`
     const live = this.#owner.countLive()
-    console.log(`Container gone: ${why}; ${lost}, ${live} live ones go on`)
+    print(`Container gone: ${why}; ${lost}, ${live} live ones go on`)
     this.#parked = 0
   }
 }

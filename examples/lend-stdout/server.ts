@@ -6,6 +6,10 @@
 //
 // Partner: client.ts, or the client of markdingo's go-fdpass-demo (with --go
 // here). Open unix(7), sendmsg(2) with it.
+//
+// Security: by design. Whoever may connect, which is this user and root, writes
+// to this terminal whatever it likes, control sequences as well, and reads from
+// it too if it was opened for both. Nothing here sees those bytes.
 // After: that program, as it was written.
 // New here: the server gives and the client gets. A socket has no direction.
 
@@ -23,6 +27,8 @@ import {
 
 const USAGE = `Usage: ./examples/lend-stdout/server.ts [OPTIONS] [SOCKET]
 Sends its standard output to everyone who asks on SOCKET. Ctrl-C ends it.
+That gives a terminal away: they write to it as they like, control sequences
+too, and nothing takes it back.
       --go            on /tmp/mysocket, as the Go program does
   -m, --message TEXT  what to send beside it ("Here is my stdout")`
 

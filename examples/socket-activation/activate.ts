@@ -105,7 +105,7 @@ function startFor(conn: number, address: string): void {
       `Turned away from ${address}: ${commands.size} are running`,
     )
   const told = (error: unknown): void => {
-    console.error(`Could not start COMMAND: ${messageOf(error)}`)
+    console.error(printable(`Could not start COMMAND: ${messageOf(error)}`))
   }
   try {
     const child = begin([conn])

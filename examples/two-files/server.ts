@@ -10,7 +10,6 @@
 // one by one is to wait for a pipe that somebody passed and never writes to.
 
 import type { Readable } from 'node:stream'
-import { pipeline } from 'node:stream/promises'
 import {
   closeReceived,
   listen,
@@ -24,7 +23,7 @@ import {
   print,
   socketArgument,
 } from '../../lib/script/cli.ts'
-import { linesOf } from '../../lib/script/lines.ts'
+import { show } from '../../lib/script/print.ts'
 
 const USAGE = `Usage: ./examples/two-files/server.ts [SOCKET]
 Waits for clients on SOCKET and prints the files that they pass to it. Ctrl-C
@@ -80,10 +79,7 @@ async function printFile(fd: number): Promise<void> {
   const input = readableFrom(fd)
   inputs.add(input)
   try {
-    // Byte for byte, but for a terminal, on which a stranger's file could act.
-    if (!process.stdout.isTTY)
-      await pipeline(input, process.stdout, { end: false })
-    else for await (const line of linesOf(input)) await print(line)
+    await show(input, process.stdout)
   } finally {
     inputs.delete(input)
   }

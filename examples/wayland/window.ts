@@ -148,7 +148,7 @@ function bind(object: number, type: string): void {
   wire.send(registry, 'wl_registry.bind', name, type, 1, object)
 }
 
-// A file for two buffers of the window's size: one to be shown, one to be drawn.
+// A file for two buffers of the window's size: one is shown, one drawn.
 function replace(old: Pool | undefined): Pool {
   for (const [object, { busy }] of old?.buffers ?? []) {
     if (!busy) wire.send(object, 'wl_buffer.destroy')

@@ -5,8 +5,10 @@
 // Read next: lib/script/printable.ts.
 
 import { once } from 'node:events'
-import type { Writable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { setImmediate as eventLoopTurn } from 'node:timers/promises'
+import { linesOf } from './lines.ts'
 import { printable } from './printable.ts'
 
 /** Lines, of all who print. About 0.2 ms of work. */
@@ -41,4 +43,17 @@ export function linePrinter(
     left = perTurn
     nextTurn = undefined
   }
+}
+
+/**
+ * Copies `input` to `out`: byte for byte, but line by line through printable()
+ * if `out` is a terminal, on which the bytes of somebody else could act.
+ */
+export async function show(
+  input: Readable,
+  out: Writable & { readonly isTTY?: boolean },
+): Promise<void> {
+  if (!out.isTTY) return pipeline(input, out, { end: false })
+  const print = linePrinter(out)
+  for await (const line of linesOf(input)) await print(line)
 }

@@ -55,5 +55,7 @@ t.test(
     const other = await run(t, script(`${FOLDER}/all.ts`, 'nothing'))
     t.equal(other.code, 2)
     t.match(other.stderr, /Expected some of .*one-byte.*, got nothing/)
+    const unsafe = await run(t, script(`${FOLDER}/all.ts`, '\u009b2J\r'))
+    t.match(unsafe.stderr, 'got \\u009b2J\\r\n')
   },
 )

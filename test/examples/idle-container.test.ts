@@ -10,7 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Test, t } from 'tap'
 
 import { framesOf, sendFrame } from '../../lib/conn/frames.ts'
-import { connect } from '../../lib/index.ts'
+import { connect, listen } from '../../lib/index.ts'
 import { linesOf } from '../../lib/script/lines.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
 import {
@@ -477,6 +477,38 @@ t.test('half a line does not keep a connection live for ever', async (t) => {
   deaf.socket.on('error', () => {}).pause()
   deaf.socket.write(`${'x'.repeat(16_000)}\n`.repeat(1000))
   await front.printed(new RegExp(`^connection 3: ${expected}$`, 'm'))
+})
+
+t.test('a front shows what comes back, and survives it', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const container = await listen(path)
+  t.teardown(() => container.close())
+  const { front } = await startFront(t, path, 5)
+  const conn = await container.accept()
+  if (conn === null) throw new Error('Expected the front, got none')
+  t.teardown(() => conn.close())
+  await front.printed(/^Container on/m)
+  const before = await settledFds(front.pid)
+
+  // Of this no net.Socket can be made.
+  const file = openSync('LICENSE', 'r')
+  const woke = JSON.stringify({ id: '\u009b2J\r9', lines: 0 })
+  await sendFrame(conn, { woke }, [file])
+  closeSync(file)
+  await front.printed(/^connection \\u009b2J\\r9: woke as fd \d+$/m)
+  await front.printed(/^connection \\u009b2J\\r9: .*Unsupported fd type/m)
+
+  const [near, far] = newSocketpair()
+  t.teardown(() => closeSync(far))
+  await sendFrame(conn, { woke: '{"id":7,"lines":1}' }, [near])
+  closeSync(near)
+  writeSync(far, 'hello\n')
+  await front.printed(/^connection 7: line 2: "hello"$/m)
+  await until('the file is closed', () => {
+    return openFds(front.pid).length === before.length + 1
+  })
+  t.notMatch(front.stdout, 'Container gone')
+  t.equal(front.stderr, '')
 })
 
 t.test(

@@ -229,6 +229,8 @@ t.test('--help, a wrong command line, no server', async (t) => {
     t.match(await run(t, script(file, 'a', 'b')), { code: 2, stdout: '' })
     t.match(await run(t, script(file, '-m', '')), { code: 2, stdout: '' })
   }
+  const { stdout } = await run(t, script(SERVER, '--help'))
+  t.match(stdout, 'That gives a terminal away')
   const alone = await run(t, script(CLIENT, socket))
   t.match(alone, { code: 1, stdout: '' })
   t.match(alone.stderr, /^client.ts: No server on .*: start .*server.ts.*\n$/)

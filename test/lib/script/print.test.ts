@@ -1,11 +1,11 @@
-// linePrinter(): order, turns, a full or failing stream.
+// linePrinter(): order, turns, a full or failing stream. show(): where to.
 
 import { once } from 'node:events'
-import { PassThrough, Writable } from 'node:stream'
+import { PassThrough, Readable, Writable } from 'node:stream'
 import { setImmediate as eventLoopTurn } from 'node:timers/promises'
 import { t } from 'tap'
 
-import { linePrinter } from '../../../lib/script/print.ts'
+import { linePrinter, show } from '../../../lib/script/print.ts'
 
 t.test('linePrinter() prints one printable line', async (t) => {
   const out = new PassThrough()
@@ -62,4 +62,16 @@ t.test('linePrinter() does not reject when the stream fails', async (t) => {
   await print('first')
   await print('second')
   t.equal(await failed, failure)
+})
+
+t.test('show() copies bytes, but not to a terminal', async (t) => {
+  const bytes = Buffer.from('a\x1b[2Jb\r\n\xff', 'latin1')
+  const file = new PassThrough()
+  await show(Readable.from([bytes]), file)
+  t.same(file.read(), bytes)
+  t.notOk(file.writableEnded)
+
+  const terminal = Object.assign(new PassThrough(), { isTTY: true })
+  await show(Readable.from([bytes]), terminal)
+  t.equal(`${terminal.read()}`, 'a\\u001b[2Jb\n\ufffd\n')
 })
