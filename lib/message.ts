@@ -51,8 +51,11 @@ const ioctl = declare('ioctl', 'int', ['int', 'uint'])
  * is a loop that goes on (src/network/sendmmsg.c), and puts the next message
  * inside the one that was cut; FreeBSD's are loops too, and darwin has none.
  */
-// const char *gnu_get_libc_version(void)
 export const MAX_BATCH = hasFunction('gnu_get_libc_version') ? 64 : 1
+
+const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC } = host.constants
+const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
+const RECEIVE_FLAGS = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
 
 /** Most bytes in one call, and so in one message: the rest goes in the next. */
 const MAX_BYTES = 4 * 1024 * 1024
@@ -60,7 +63,7 @@ const MAX_BYTES = 4 * 1024 * 1024
 // Whatever the caller expects, there is room for as many descriptors as the
 // platform can bring (254 on the BSDs) and for credentials, pidfd and security
 // labels before them. A smaller buffer would lose descriptors on Linux, and on
-// darwin leave them open under numbers that nobody learns.
+// darwin leave them open under numbers that are never reported.
 export const CONTROL_ROOM = cmsgSpace(254 * 4) + 8 * cmsgSpace(32)
 
 const HEADER_SIZE = Math.max(host.mmsghdr.size, host.msghdr.size)
@@ -68,9 +71,8 @@ const IOVECS = MAX_BATCH * HEADER_SIZE
 const CONTROLS = IOVECS + MAX_BATCH * host.iovec.size
 const DATA = CONTROLS + MAX_BATCH * CONTROL_ROOM
 
-const ENOMEM = -constants.errno.ENOMEM
-
 const memory = allocate(DATA + MAX_BYTES)
+const ENOMEM = -constants.errno.ENOMEM
 
 for (let slot = 0; slot < MAX_BATCH; slot++) {
   const iov = memory.base + IOVECS + slot * host.iovec.size
@@ -88,7 +90,6 @@ export function sendNow(
   fd: number,
   messages: readonly Outgoing[],
 ): number[] | number {
-  const flags = host.constants.MSG_DONTWAIT | host.constants.MSG_NOSIGNAL
   let count = 0
   let used = 0
   for (const { data, control } of messages) {
@@ -103,10 +104,10 @@ export function sendNow(
   }
 
   if (count === 1) {
-    const sent = sendmsg(fd, memory.address, flags)
+    const sent = sendmsg(fd, memory.address, SEND_FLAGS)
     return sent < 0 ? sent : [sent]
   }
-  const sent = sendmmsg(fd, memory.address, count, flags)
+  const sent = sendmmsg(fd, memory.address, count, SEND_FLAGS)
   if (sent < 0) return sent
   const lengths: number[] = []
   for (let slot = 0; slot < sent; slot++) {
@@ -127,8 +128,6 @@ export function receiveNow(
   maxBytes: number,
   count: number,
 ): Received[] | number {
-  const { MSG_DONTWAIT, MSG_CMSG_CLOEXEC } = host.constants
-  const flags = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
   const room = Math.min(maxBytes, MAX_BYTES)
   const slots = Math.min(count, MAX_BATCH, Math.floor(MAX_BYTES / room))
   for (let slot = 0; slot < slots; slot++) {
@@ -136,10 +135,10 @@ export function receiveNow(
   }
 
   if (slots === 1) {
-    const length = recvmsg(fd, memory.address, flags)
+    const length = recvmsg(fd, memory.address, RECEIVE_FLAGS)
     return length < 0 ? length : [take(0, DATA, length)]
   }
-  const filled = recvmmsg(fd, memory.address, slots, flags, NULL)
+  const filled = recvmmsg(fd, memory.address, slots, RECEIVE_FLAGS, NULL)
   if (filled < 0) return filled
   const messages: Received[] = []
   for (let slot = 0; slot < filled; slot++) {
@@ -165,7 +164,7 @@ export function maxFdsPerMessage(): number {
 
 // Copies one received message out of the shared memory.
 function take(slot: number, data: number, length: number): Received {
-  const { MSG_TRUNC, MSG_CTRUNC, MSG_CMSG_CLOEXEC, FIOCLEX } = host.constants
+  const { MSG_TRUNC, MSG_CTRUNC, FIOCLEX } = host.constants
   const header = readMsghdr(memory.bytes, slot * HEADER_SIZE, host)
   const controlAt = CONTROLS + slot * CONTROL_ROOM
   const control = copyOut(controlAt, header.controlLength)
@@ -185,9 +184,7 @@ function take(slot: number, data: number, length: number): Received {
 }
 
 function copyOut(at: number, length: number): Buffer {
-  const copy = Buffer.allocUnsafe(length)
-  memory.bytes.copy(copy, 0, at, at + length)
-  return copy
+  return Buffer.from(memory.bytes.subarray(at, at + length))
 }
 
 // Points the header of a slot to its data and control buffer.
@@ -197,12 +194,8 @@ function place(
   dataLength: number,
   controlLength: number,
 ): void {
-  const parts = {
-    data: memory.base + data,
-    dataLength,
-    control: memory.base + CONTROLS + slot * CONTROL_ROOM,
-    controlLength,
-  }
+  const control = memory.base + CONTROLS + slot * CONTROL_ROOM
+  const parts = { data: memory.base + data, dataLength, control, controlLength }
   const iov = IOVECS + slot * host.iovec.size
   setParts(memory.bytes, slot * HEADER_SIZE, iov, parts, host)
 }

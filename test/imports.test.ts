@@ -1,0 +1,100 @@
+// How the files hang together: who imports whom, and how long they are.
+
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, normalize } from 'node:path'
+import { t } from 'tap'
+
+/** Folders of lib/, and for each those that its files may import from. */
+const ALLOWED: Record<string, readonly string[]> = {
+  lib: ['lib', 'lib/ffi'],
+  'lib/ffi': ['lib', 'lib/ffi'],
+  'lib/socket': ['lib', 'lib/socket'],
+  'lib/wait': ['lib', 'lib/ffi', 'lib/socket', 'lib/wait'],
+  'lib/conn': ['lib', 'lib/socket', 'lib/wait', 'lib/conn'],
+  'lib/script': ['lib', 'lib/wait', 'lib/script'],
+}
+
+/** What the lesson is for: it may import from everywhere but lib/script. */
+const ENTRY = 'lib/index.ts'
+
+function filesIn(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts') && !name.includes('node_modules'))
+    .map((name) => join(folder, name))
+}
+
+function importsOf(file: string): string[] {
+  const text = readFileSync(file, 'utf8')
+  const found = text.matchAll(/\b(?:from|import)\s*\(?\s*'([^']+)'/g)
+  return [...found].map(([, name = '']) =>
+    name.startsWith('.') ? normalize(join(dirname(file), name)) : name,
+  )
+}
+
+const graph = new Map(
+  ['lib', 'bench'].flatMap(filesIn).map((file) => [file, importsOf(file)]),
+)
+
+/** The first circle that can be reached from `file`, as a path. */
+function circleFrom(
+  file: string,
+  path: readonly string[],
+  done: Set<string>,
+): string | undefined {
+  if (path.includes(file)) return [...path, file].join(' -> ')
+  if (done.has(file)) return undefined
+  for (const next of graph.get(file) ?? []) {
+    const circle = circleFrom(next, [...path, file], done)
+    if (circle !== undefined) return circle
+  }
+  done.add(file)
+  return undefined
+}
+
+function linesIn(file: string): number {
+  return readFileSync(file, 'utf8').split('\n').length - 1
+}
+
+t.test('no file imports itself by way of others', async (t) => {
+  const known = [...graph.values()].flat().filter((name) => graph.has(name))
+  t.ok(known.length > graph.size, `${known.length} imports were found`)
+  const done = new Set<string>()
+  for (const file of graph.keys()) {
+    t.equal(circleFrom(file, [], done), undefined, file)
+  }
+})
+
+t.test('conn imports wait, wait socket, socket the lesson', async (t) => {
+  for (const file of filesIn('lib')) {
+    const ours = importsOf(file).filter((name) => name.startsWith('lib/'))
+    const folders = new Set(ours.map((name) => dirname(name)))
+    const isEntry = file === ENTRY
+    const allowed = isEntry ? Object.keys(ALLOWED) : ALLOWED[dirname(file)]
+    const isScript = file.startsWith('lib/script/')
+    for (const name of ours) {
+      const isFine = allowed?.includes(dirname(name)) ?? false
+      t.ok(isFine, `${file} imports ${name}`)
+      if (name === ENTRY) t.ok(isScript, `${file} imports ${name}`)
+    }
+    if (isEntry) t.notOk(folders.has('lib/script'), 'not for the package')
+  }
+})
+
+t.test('only lib/ffi loads ffi-rs and node:ffi', async (t) => {
+  // With import or require(), also that of createRequire(import.meta.url).
+  const engine = /(?:from |(?:import|require|url\))\()'(?:ffi-rs|node:ffi)'/
+  const loads = ['lib', 'bench', 'examples'].flatMap(filesIn).filter((file) => {
+    return engine.test(readFileSync(file, 'utf8'))
+  })
+  t.strictSame(loads, ['lib/ffi/ffi-rs.ts', 'lib/ffi/node-ffi.ts'])
+})
+
+t.test('each file can be read in one sitting', async (t) => {
+  for (const file of filesIn('lib')) {
+    if (file === 'lib/layouts.ts') continue // tables, to look things up in
+    const most = file === 'lib/cmsg.ts' ? 220 : 200
+    t.ok(linesIn(file) <= most, `${file} has ${linesIn(file)} lines`)
+  }
+  t.ok(linesIn('server.ts') <= 95, `server.ts has ${linesIn('server.ts')}`)
+  t.ok(linesIn('client.ts') <= 60, `client.ts has ${linesIn('client.ts')}`)
+})
