@@ -32,8 +32,8 @@ for (;;) {
   // Whoever listens there gets to read this terminal: it had better be us.
   print(`Connected to ${path}, server pid ${ownPeer(conn).pid}`)
 
-  // Ctrl-Z: before this process stops, the server lets go of the input, and then
-  // hangs up as well (or is stopped itself, and not waited for).
+  // Ctrl-Z: before this process stops, the server lets go of the input, and
+  // then hangs up as well (or is stopped itself, and not waited for).
   let isSuspended = false
   process.once('SIGTSTP', () => {
     isSuspended = true
@@ -41,9 +41,9 @@ for (;;) {
     setTimeout(() => conn.close(), 1000).unref()
   })
 
-  // Descriptors ride on real bytes, at least one, hence the text. Our fd 0 stays
-  // open and stays ours, but from here on nothing may read it: of two readers of
-  // one open file description each gets what the other has not taken yet.
+  // Descriptors ride on real bytes, at least one, hence the text. Our fd 0
+  // stays open and ours, but from here on nothing may read it: of two readers
+  // of one open file description each gets what the other has not taken yet.
   await conn.sendmsg('Here is my stdin', unixRights(0)).catch(fail)
   print(`Sent fd 0, pid ${process.pid}: ${kindOf(0)}`)
 

@@ -55,12 +55,12 @@ export type Abi = {
     readonly size: number
     readonly uid: number
     readonly gid: number
-    /** Offset of the pid, or the socket option that tells it. */
+    /** Offset of the pid, or the socket option that gives it. */
     readonly pid: { readonly offset: number } | { readonly option: number }
   }
   /** Most descriptors that one message may carry. */
   readonly maxFds: number
-  /** True where sendmsg says EMSGSIZE for "full, try later" (see `mustWait`). */
+  /** True where EMSGSIZE of sendmsg means "full, try later": see `mustWait`. */
   readonly emsgsizeMeansFull: boolean
   readonly constants: Readonly<Record<ConstantName, number>>
 }
@@ -286,7 +286,7 @@ export function selectAbi(
   if (abi === undefined || byteOrder !== 'LE') {
     throw new Error(
       `Expected one of ${Object.keys(abis).join(', ')}, little-endian, ` +
-        `got ${platform}-${arch}, ${byteOrder}: its struct layouts are not known`,
+        `got ${platform}-${arch}, ${byteOrder}: its struct layouts are unknown`,
     )
   }
   return abi

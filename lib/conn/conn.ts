@@ -1,5 +1,6 @@
 // A connected Unix stream socket whose messages may carry file descriptors.
-// What cannot be done at once waits in line (sender.ts, receiver.ts). Open unix(7), sendmsg(2) and recvmsg(2) beside it.
+// What cannot be done at once waits in line (sender.ts, receiver.ts). Open
+// unix(7), sendmsg(2) and recvmsg(2) beside it.
 // Read next: lib/conn/limits.ts.
 
 import type { Received } from '../message.ts'
@@ -150,7 +151,7 @@ export class UnixConn {
     return this.messages()
   }
 
-  /** Who is at the other end, as the kernel noted it: SO_PEERCRED in unix(7). */
+  /** Who is at the other end, by the kernel's record: SO_PEERCRED, unix(7). */
   peerCredentials(): Credentials {
     return peerCredentials(this.#fd)
   }

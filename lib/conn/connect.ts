@@ -14,7 +14,7 @@ export type ConnectOptions = { readonly signal?: AbortSignal }
 
 const { EAGAIN } = constants.errno
 
-/** Pause before the next try if the backlog is full, in ms: no event tells
+/** Pause before the next try if the backlog is full, in ms: no event says
  * when it has a place. */
 const RETRY_DELAY = 20
 

@@ -1,4 +1,4 @@
-// Requests and answers with descriptors, over a stream that knows no messages.
+// Requests and answers with descriptors, over a stream, which has no message boundaries.
 // A frame is one line of JSON, an object, whose `fds` says how many descriptors
 // belong to it:
 //
@@ -6,7 +6,7 @@
 //
 // They ride on the first byte of their line, so they have come when the line
 // is complete, and they come in the order of their lines. More is not certain:
-// recvmsg cuts the bytes where it likes, and a descriptor may arrive in one
+// recvmsg may cut the bytes anywhere, and a descriptor may arrive in one
 // piece with lines that were sent before its own (Linux) or after it (macOS,
 // FreeBSD). So bytes and descriptors are collected apart, and matched by count.
 // Read next: lib/conn/stream.ts.
@@ -81,7 +81,7 @@ export async function* framesOf(
         yield { value, fds: claim(value.fds, fds) }
       }
       // With half a line here they may be that one's, but no more than it may
-      // have. With none they are nobody's.
+      // have. With none they belong to no frame.
       if (fds.length > (bytes.length > 0 ? maxFds : 0)) throw unclaimed(fds)
       refuseOtherEnd(fds, conn.fd)
     }

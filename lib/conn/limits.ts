@@ -1,5 +1,5 @@
-// The options of what receives, and what it gives. Partners: conn.ts, whose calls
-// take them, receiver.ts, which keeps to them, and stream.ts.
+// The options of the calls that receive, and what these return. Partners:
+// conn.ts, whose calls take them, receiver.ts, which applies them, stream.ts.
 // Read next: lib/conn/checks.ts.
 
 import type { Buffer } from 'node:buffer'
@@ -24,7 +24,7 @@ export type Limits = {
   readonly signal?: AbortSignal | undefined
 }
 
-/** Those of a Duplex, less the functions and modes that are the stream's own. */
+/** Those of a Duplex, less the functions and modes that the stream sets. */
 export type FdStreamOptions = Pick<
   DuplexOptions,
   | 'allowHalfOpen'

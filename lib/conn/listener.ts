@@ -1,5 +1,5 @@
 // A server's side: the listening socket, its file, and the connections that
-// come in. How it gets its path: wait/listen-at.ts; what serve() does: serve.ts.
+// come in. How it gets its path: wait/listen-at.ts. What serve() does: serve.ts.
 // Open unix(7), listen(2) and accept(2) beside it.
 // Read next: lib/conn/serve.ts.
 

@@ -5,7 +5,7 @@
 // Only calls that take whatever comes (see `readsAhead`) are served from
 // batches, because what recvmsg has taken out of the socket cannot be cut where
 // a later, smaller call would have cut it: bytes of several messages have run
-// together by then, and nothing tells to which of them a descriptor belongs.
+// together by then, and nothing says to which of them a descriptor belongs.
 // Read next: lib/conn/frames.ts.
 
 import { constants } from 'node:os'
@@ -124,7 +124,7 @@ export class Receiver {
     }
   }
 
-  // Undefined if the watcher has to tell when to try again.
+  // Undefined if the watcher has to say when to try again.
   #next({ maxBytes, readsAhead }: Waiting): Received | null | undefined {
     const early = this.#ahead.shift()
     if (early) {

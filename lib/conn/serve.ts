@@ -64,14 +64,14 @@ export class Serving {
     for (const conn of this.#conns) conn.close()
   }
 
-  // Nobody awaits this, so it must not throw.
+  // Not awaited: an error that it threw would end the process.
   async #handle(conn: UnixConn, source: Source): Promise<void> {
     this.#conns.add(conn)
     try {
       await this.#handler(conn)
     } catch (error) {
       if (!this.#isClosed || codeOf(error) !== 'ERR_SOCKET_CLOSED') {
-        this.#tell(error, conn, source)
+        this.#report(error, conn, source)
       }
     }
     conn.close()
@@ -79,7 +79,7 @@ export class Serving {
     this.#onEnd()
   }
 
-  #tell(error: unknown, conn: UnixConn, source: Source): void {
+  #report(error: unknown, conn: UnixConn, source: Source): void {
     try {
       this.#onError(error, conn)
     } catch (failure) {

@@ -45,7 +45,7 @@ export function ffiRs(): Engine {
     return (...values) => {
       call.paramsValue = values
       const { value, errnoCode } = ffi.load(call)
-      // As 32 bits: the -1 of a 32-bit platform's ssize_t arrives as 2 ** 32 - 1.
+      // As 32 bits: a 32-bit platform's ssize_t of -1 arrives as 2 ** 32 - 1.
       return (value | 0) === -1 ? -errnoCode : value
     }
   }

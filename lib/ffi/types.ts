@@ -30,7 +30,7 @@ export type Call = (...values: (number | bigint)[]) => number
 /** Memory that C sees. It stays where it is for as long as `bytes` is kept. */
 export type Memory = {
   readonly bytes: Buffer
-  /** Where it begins, to be written into structs: 48 bits, exact in a double. */
+  /** Where it begins, to be written into structs: 48 bits fit a double. */
   readonly base: number
   /** The same, to be given to a call. */
   readonly address: Address

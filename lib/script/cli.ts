@@ -158,8 +158,8 @@ export function ownPeer(conn: UnixConn): Credentials {
 
 /**
  * Calls `stop` at SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone),
- * and as at SIGTERM when nobody reads stdout any more. A second signal of the same kind ends
- * the process at once, as it would have without this.
+ * and with SIGTERM when the reader of stdout has closed it. A second signal of
+ * the same kind ends the process at once, as it would have without this.
  */
 export function onStop(stop: (signal: NodeJS.Signals) => void): void {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
@@ -187,7 +187,8 @@ function stopUnread(): void {
 }
 
 // A server that has nothing to print would not learn that its reader is gone.
-// epoll(7) tells, unasked, of every hang-up; a file has none (EPERM).
+// epoll(7) reports a hang-up even if no event was asked for; a file has none
+// (EPERM).
 function watchStdout(): void {
   if (process.platform !== 'linux' || process.stdout.isTTY) return
   try {
@@ -195,6 +196,6 @@ function watchStdout(): void {
     epoll.unref()
     epoll.add(1, 0)
   } catch {
-    // Then the next line that is printed tells.
+    // Then writing the next line fails with EPIPE.
   }
 }

@@ -43,7 +43,7 @@ const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
 /** struct linger: int l_onoff, int l_linger. */
 const LINGER_SIZE = 8
 
-/** Values that go in and out by address: an option or a name, and its length. */
+/** Values that are passed by address: an option or a name, and its length. */
 const value = allocate(128)
 const length = allocate(4)
 

@@ -124,7 +124,7 @@ function openFile(fd: number): Readable {
 // A new open file description of the same object, non-blocking, in place of
 // `fd`; or `fd` itself where there is no /proc or no permission. What to reopen
 // goes by its name: a named FIFO is left alone, because one whose writers are
-// gone already would never tell its end to a reader who opened it later.
+// gone already would never end for a reader who opened it later.
 //
 // Opened through libc: a number that Node has opened in a worker thread it
 // closes when the thread ends, whoever has it by then. O_NOCTTY, as a terminal

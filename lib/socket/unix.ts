@@ -142,7 +142,7 @@ export function closeFd(fd: number): void {
 }
 
 /**
- * Closes a descriptor that was received and that nobody wants. If it is a
+ * Closes a descriptor that was received and is not delivered. If it is a
  * socket, SO_LINGER is turned off first: with it close(2) of the last
  * descriptor of a TCP socket blocks for as long as the sender chose. That turns
  * it off for everyone who has the same socket. Never throws.

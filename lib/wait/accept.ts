@@ -20,7 +20,7 @@ const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK } = constants.errno
  */
 const LASTING = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
 
-/** Pause after an error that may pass, in ms: no event tells when it has. */
+/** Pause after an error that may pass, in ms: no event says when it has. */
 const RETRY_DELAY = 20
 
 /** Connections in one turn of the event loop, so that others get theirs. */
@@ -166,7 +166,7 @@ export class Acceptor {
   }
 }
 
-/** Tells an error that ended nothing, as a warning of the process. */
+/** Reports an error that ended nothing, as a warning of the process. */
 export function warn(error: Error): void {
   process.emitWarning(error)
 }

@@ -5,7 +5,7 @@
 //
 // libuv calls back at a place where no JavaScript may throw and after which no
 // promise goes on. So a callback only notes what is ready, and setImmediate,
-// which runs in the same turn of the event loop, tells the owners.
+// which runs in the same turn of the event loop, calls the owners.
 // Read next: lib/wait/uv-handle.ts.
 
 import { Buffer } from 'node:buffer'
@@ -28,7 +28,7 @@ const ENOBUFS = -constants.errno.ENOBUFS
 
 const NOTHING = Buffer.alloc(0)
 
-/** How long to wait, in ms, where libuv cannot tell. */
+/** How long to wait, in ms, where libuv cannot watch. */
 const RETRY_DELAY = 20
 
 // Those of which something was noted and not yet told, the next one at `next`.
@@ -41,7 +41,7 @@ function sumOf(lengths: readonly number[]): number {
 
 function tellAll(): void {
   try {
-    while (next < ready.length) ready[next++]?.tell()
+    while (next < ready.length) ready[next++]?.report()
   } finally {
     // Where one owner throws, the others have their turn all the same.
     if (next < ready.length) setImmediate(tellAll)
@@ -149,7 +149,7 @@ export class UvPoll {
     this.#failure = systemError('uv_poll_start', started)
     setTimeout(() => {
       this.#noted = READABLE | WRITABLE
-      this.tell()
+      this.report()
     }, RETRY_DELAY)
   }
 
@@ -163,8 +163,8 @@ export class UvPoll {
     this.#noted |= status < 0 ? READABLE | WRITABLE : events
   }
 
-  /** Tells the owner what libuv reported. */
-  tell(): void {
+  /** Calls the owner with what libuv reported. */
+  report(): void {
     const events = this.#noted
     this.#noted = 0
     const callback = this.#onWritable
@@ -174,7 +174,7 @@ export class UvPoll {
     }
     if (events & READABLE && this.#watching) this.#onReadable(this.#failure)
     if (this.#fd < 0) return
-    // What nobody waits for any more would be reported in every turn.
+    // An event without a waiting call would be reported in every turn.
     if ((this.#asked & events & ~this.#wanted) !== 0) this.#ask(this.#wanted)
     this.#update()
   }
