@@ -4,10 +4,9 @@
 // that you type there appear here, and the client never touches them.
 //
 // The client's fd 0 becomes another fd here, for the same open file description.
-// A file is read through that one. A terminal or a pipe is opened once more, so
-// that O_NONBLOCK is set on a description of our own: lib/socket/readable.ts.
-// Partner: client.ts. Open unix(7), cmsg(3), recvmsg(2) with it. Read next:
-// examples/bare.ts.
+// A terminal or a pipe is opened anew to be read, so that O_NONBLOCK is set on
+// a description of our own. Partner: client.ts. Open unix(7), cmsg(3) and
+// recvmsg(2) with it. Read next: examples/bare.ts.
 
 import { addAbortSignal } from 'node:stream'
 import type { ReceivedFds, UnixConn } from './lib/index.ts'
@@ -27,7 +26,6 @@ Waits for clients on SOCKET and prints the lines that can be read from the
 standard input that each of them sends. Ctrl-C ends it.`
 
 const path = socketArgument(USAGE, 'fdpass')
-
 const listener = await listen(path).catch(fail)
 print(`Server ready on ${path}, pid ${process.pid}`)
 

@@ -7,8 +7,7 @@
 //    headers | iovecs | control buffers | data
 //
 // Sharing is safe because each call copies in, runs and copies out within one
-// turn of the event loop.
-// Read next: lib/ffi/types.ts.
+// turn of the event loop. Read next: lib/ffi/types.ts.
 
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'

@@ -1,7 +1,6 @@
 // What every script here does around its story: options, --help, the default
 // socket path, dialling a server, stopping at a signal, and giving up with one
-// line. For the scripts of this repository, not for copying.
-// Read next: lib/script/print.ts.
+// line. Not for copying. Read next: lib/script/print.ts.
 
 import { tmpdir, userInfo } from 'node:os'
 import { basename, join } from 'node:path'
