@@ -167,6 +167,10 @@ export class UvPoll {
   report(): void {
     const events = this.#noted
     this.#noted = 0
+    // An event without a waiting call would be reported in every turn. The
+    // exception is a call that this report ends: mostly the next one waits
+    // before libuv can report again.
+    const unwanted = events & ~this.#wanted
     const callback = this.#onWritable
     if (events & WRITABLE && callback) {
       this.#onWritable = undefined
@@ -174,8 +178,8 @@ export class UvPoll {
     }
     if (events & READABLE && this.#watching) this.#onReadable(this.#failure)
     if (this.#fd < 0) return
-    // An event without a waiting call would be reported in every turn.
-    if ((this.#asked & events & ~this.#wanted) !== 0) this.#ask(this.#wanted)
+    const stop = (unwanted | (events & WRITABLE)) & ~this.#wanted
+    if ((this.#asked & stop) !== 0) this.#ask(this.#wanted)
     this.#update()
   }
 }
