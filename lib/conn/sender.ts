@@ -31,8 +31,8 @@ export class Sender {
   /** How often in a row there was no room. */
   #tries = 0
   #stopWaiting: () => void = () => {}
-  /** Why nothing can be sent any more. */
-  #failure: Error | undefined
+  /** Makes the reason why nothing can be sent any more. */
+  #failure: (() => Error) | undefined
 
   constructor(fd: number, watcher: Watcher) {
     this.#fd = fd
@@ -40,7 +40,7 @@ export class Sender {
   }
 
   send({ data, control }: Outgoing): Promise<void> {
-    if (this.#failure) return Promise.reject(this.#failure)
+    if (this.#failure) return Promise.reject(this.#failure())
     const dataLength = data.length
     return new Promise((resolve, reject) => {
       this.#queue.push({ data, control, dataLength, resolve, reject })
@@ -50,11 +50,16 @@ export class Sender {
     })
   }
 
-  /** Rejects what was not sent yet, and all that would be sent later. */
-  close(reason: Error = closedError()): void {
+  /**
+   * Rejects what was not sent yet, and all that would be sent later.
+   *
+   * @param reason makes the error: its stack takes longer than all the rest,
+   * and mostly nothing waits
+   */
+  close(reason: () => Error = closedError): void {
     this.#stopWaiting()
     this.#failure = reason
-    for (const { reject } of this.#queue.splice(0)) reject(reason)
+    for (const { reject } of this.#queue.splice(0)) reject(reason())
   }
 
   // Called by the event loop, where nobody could catch an error: each goes to
@@ -101,7 +106,7 @@ export class Sender {
   #written(error: Error | null | undefined): void {
     if (this.#failure) return // closed, and the descriptor with it
     if (error) {
-      this.close(error)
+      this.close(() => error)
       try {
         shutdownWriting(this.#fd)
       } catch {} // ENOTCONN of macOS: the peer is gone, and needs no telling
