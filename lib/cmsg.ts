@@ -99,7 +99,10 @@ export function parseControlMessages(
   control: Uint8Array,
   abi: Abi = host,
 ): ControlMessage[] {
-  return walk(control, true, abi)
+  const bytes = asBuffer(control)
+  return walk(bytes, true, abi).map(({ level, type, start, end }) => {
+    return { level, type, data: bytes.subarray(start, end) }
+  })
 }
 
 /**
@@ -122,9 +125,12 @@ export function parseUnixRights(
   return checkGranted(readInts(message.data))
 }
 
-export function isRights(message: ControlMessage, abi: Abi = host): boolean {
+export function isRights(
+  { level, type }: Pick<ControlMessage, 'level' | 'type'>,
+  abi: Abi = host,
+): boolean {
   const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
-  return message.level === SOL_SOCKET && message.type === SCM_RIGHTS
+  return level === SOL_SOCKET && type === SCM_RIGHTS
 }
 
 /**
@@ -154,15 +160,24 @@ export function descriptorsIn(control: Uint8Array, abi: Abi = host): number[] {
 
 function sort(control: Uint8Array, isStrict: boolean, abi: Abi) {
   const { SOL_SOCKET, SCM_PIDFD } = abi.constants
+  const bytes = asBuffer(control)
   const rights: number[] = []
   const others: number[] = []
-  for (const message of walk(control, isStrict, abi)) {
-    const { level, type, data } = message
+  for (const { level, type, start, end } of walk(bytes, isStrict, abi)) {
     const isPidfd = level === SOL_SOCKET && type === SCM_PIDFD
-    if (isRights(message, abi)) rights.push(...readInts(data))
-    else if (isPidfd && SCM_PIDFD !== 0) others.push(...readInts(data))
+    if (isRights({ level, type }, abi)) {
+      rights.push(...readInts(bytes, start, end))
+    } else if (isPidfd && SCM_PIDFD !== 0) {
+      others.push(...readInts(bytes, start, end))
+    }
   }
   return { rights, others }
+}
+
+// A Buffer costs as much to make as to read what is in it.
+function asBuffer(control: Uint8Array): Buffer {
+  if (Buffer.isBuffer(control)) return control
+  return Buffer.from(control.buffer, control.byteOffset, control.length)
 }
 
 // Nothing in the buffer is believed. darwin leaves the original cmsg_len behind
@@ -170,10 +185,9 @@ function sort(control: Uint8Array, isStrict: boolean, abi: Abi) {
 // BSDs round for ever. So a payload ends where the buffer ends at the latest,
 // and the walk ends at a header that claims less than itself. The padding of
 // the last message may be missing.
-function walk(control: Uint8Array, isStrict: boolean, abi: Abi) {
+function walk(bytes: Buffer, isStrict: boolean, abi: Abi) {
   const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
-  const bytes = Buffer.from(control.buffer, control.byteOffset, control.length)
-  const messages: ControlMessage[] = []
+  const messages = []
   let start = 0
   while (bytes.length - start >= cmsg_data) {
     const available = bytes.length - start
@@ -189,7 +203,8 @@ function walk(control: Uint8Array, isStrict: boolean, abi: Abi) {
     messages.push({
       level: bytes.readInt32LE(start + cmsg_level),
       type: bytes.readInt32LE(start + cmsg_type),
-      data: bytes.subarray(start + cmsg_data, end),
+      start: start + cmsg_data,
+      end,
     })
     if (!isTrue || claimed === available) break
     start += cmsgAlign(claimed, abi)
@@ -198,10 +213,10 @@ function walk(control: Uint8Array, isStrict: boolean, abi: Abi) {
 }
 
 // A payload that is no multiple of an int ends in a scrap, not a descriptor.
-function readInts(data: Buffer): number[] {
+function readInts(bytes: Buffer, start = 0, end = bytes.length): number[] {
   const ints: number[] = []
-  for (let at = 0; at + FD_SIZE <= data.length; at += FD_SIZE) {
-    ints.push(data.readInt32LE(at))
+  for (let at = start; at + FD_SIZE <= end; at += FD_SIZE) {
+    ints.push(bytes.readInt32LE(at))
   }
   return ints
 }

@@ -23,6 +23,7 @@ import {
 import { descriptorLimit } from '../socket/options.ts'
 import { isOtherEnd } from '../socket/peer.ts'
 import { closeReceived } from '../socket/unix.ts'
+import type { ReceivedFds } from './limits.ts'
 
 const NOTHING = Buffer.alloc(0)
 
@@ -103,17 +104,18 @@ export function isEnd({ data, control }: Received): boolean {
 }
 
 /**
- * Closes what came with a message that must not be delivered, and throws why.
+ * The message. If it must not be delivered, closes what came with it and throws
+ * why.
  *
  * @throws Error ERR_FDS_TRUNCATED, ERR_TOO_MANY_FDS: see UnixConn.recvmsg
  */
-export function checkReceived(message: Received, maxFds: number): void {
+export function checkReceived(message: Received, maxFds: number): Received {
   const { data, control, flags } = message
   const isCut = (flags & host.constants.MSG_CTRUNC) !== 0
   // To count takes time, which the usual call does not need.
-  if (!isCut && maxFds === Number.POSITIVE_INFINITY) return
+  if (!isCut && maxFds === Number.POSITIVE_INFINITY) return message
   const got = descriptorsIn(control).length
-  if (!isCut && got <= maxFds) return
+  if (!isCut && got <= maxFds) return message
   closeDescriptorsOf(message)
   throw isCut ? truncated(got, data) : tooMany(maxFds, got, data)
 }
@@ -139,6 +141,15 @@ export function takeRights(message: Received, maxFds: number): number[] {
     closeDescriptorsOf(message)
     throw error
   }
+}
+
+/**
+ * A message taken apart, as checkReceived and takeRights allow it. takeRights
+ * counts, as it alone can tell the rights from a pidfd.
+ */
+export function takeApart(message: Received, maxFds: number): ReceivedFds {
+  checkReceived(message, Number.POSITIVE_INFINITY)
+  return { data: message.data, fds: takeRights(message, maxFds) }
 }
 
 /**

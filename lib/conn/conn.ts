@@ -11,7 +11,7 @@ import {
 } from '../socket/options.ts'
 import { newSocketpair, setCloseOnExec } from '../socket/unix.ts'
 import { Watcher } from '../wait/watcher.ts'
-import { prepare, prepareRights, takeRights } from './checks.ts'
+import { checkReceived, prepare, prepareRights, takeApart } from './checks.ts'
 import type { Limits, ReceivedFds, ReceiveOptions } from './limits.ts'
 import { limitsOf } from './limits.ts'
 import { Receiver } from './receiver.ts'
@@ -95,7 +95,7 @@ export class UnixConn {
    * @see recvmsg(2), unix(7)
    */
   recvmsg(options: ReceiveOptions = {}): Promise<Received | null> {
-    return this.#receiver.receive(limitsOf(options))
+    return this.#receiver.receive(limitsOf(options), checkReceived)
   }
 
   /**
@@ -120,7 +120,7 @@ export class UnixConn {
    * if (fd !== undefined) readableFrom(fd).pipe(process.stdout)
    */
   async recvFds(options: ReceiveOptions = {}): Promise<ReceivedFds | null> {
-    return this.#recvFds(limitsOf(options), false)
+    return await this.#receiver.receive(limitsOf(options), takeApart)
   }
 
   /**
@@ -139,10 +139,10 @@ export class UnixConn {
   }
 
   async *#messages(limits: Limits): AsyncGenerator<ReceivedFds, void> {
-    let message = await this.#recvFds(limits, false)
+    let message = await this.#receiver.receive(limits, takeApart)
     while (message !== null) {
       yield message
-      message = await this.#recvFds(limits, true)
+      message = await this.#receiver.receive(limits, takeApart, true)
     }
   }
 
@@ -182,14 +182,6 @@ export class UnixConn {
   unref(): this {
     this.#watcher.keepAlive(false)
     return this
-  }
-
-  async #recvFds(limits: Limits, ahead: boolean): Promise<ReceivedFds | null> {
-    // takeRights counts, as it alone can tell the rights from a pidfd.
-    const any = { ...limits, maxFds: Number.POSITIVE_INFINITY }
-    const message = await this.#receiver.receive(any, ahead)
-    if (message === null) return null
-    return { data: message.data, fds: takeRights(message, limits.maxFds) }
   }
 }
 

@@ -9,18 +9,19 @@
 // Read next: lib/conn/frames.ts.
 
 import { constants } from 'node:os'
-import { descriptorsIn } from '../cmsg.ts'
 import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { MAX_BATCH, type Received, receiveNow } from '../message.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
-import { checkReceived, closeDescriptorsOf, isEnd } from './checks.ts'
+import { closeDescriptorsOf, isEnd } from './checks.ts'
 import type { Limits } from './limits.ts'
 
-type Waiting = Limits & {
+type Waiting = {
+  readonly maxBytes: number
   readonly readsAhead: boolean
+  /** Throws where the message must not be delivered. */
   readonly resolve: (message: Received | null) => void
   readonly reject: (reason: unknown) => void
 }
@@ -30,15 +31,18 @@ const MESSAGES_PER_TURN = 64
 
 const EAGAIN = -constants.errno.EAGAIN
 
-// Descriptors that all connections of the process together have read ahead.
-let fdsAhead = 0
+// What all connections of the process together have read ahead, in bytes of
+// their control buffers: to count the descriptors in them takes more time.
+let controlAhead = 0
+
+const FD_SIZE = 4
 
 export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
   readonly #waiting: Waiting[] = []
   /** Read ahead, and not asked for yet: the oldest first. */
-  readonly #ahead: Received[] = []
+  #ahead: Received[] = []
   /** How many messages the next call that reads ahead asks for. */
   #batchSize = 1
   #ended = false
@@ -52,14 +56,20 @@ export class Receiver {
   /**
    * The next message, null at the end of file.
    *
+   * @param take what becomes of the message; the call fails with what it throws
    * @param readsAhead whether more messages than this one may be taken from the
    * socket. Whichever call comes next gets them, each of them whole
    */
-  receive(limits: Limits, readsAhead = false): Promise<Received | null> {
-    const { maxBytes, maxFds, signal } = limits
+  receive<T>(
+    { maxBytes, maxFds, signal }: Limits,
+    take: (message: Received, maxFds: number) => T,
+    readsAhead = false,
+  ): Promise<T | null> {
     if (signal?.aborted) return Promise.reject(abortError(signal))
-    return new Promise((resolve, reject) => {
-      const call = { maxBytes, maxFds, signal, readsAhead, resolve, reject }
+    return new Promise<T | null>((settle, reject) => {
+      const resolve = (message: Received | null): void =>
+        settle(message && take(message, maxFds))
+      const call = { maxBytes, readsAhead, resolve, reject }
       this.#waiting.push(signal ? this.#abortable(call, signal) : call)
       this.#serve()
     })
@@ -75,7 +85,7 @@ export class Receiver {
   close(): void {
     this.#ended = true
     for (const message of this.#ahead.splice(0)) {
-      fdsAhead -= descriptorsIn(message.control).length
+      controlAhead -= message.control.length
       closeDescriptorsOf(message)
     }
     this.#serve()
@@ -114,13 +124,11 @@ export class Receiver {
       try {
         const message = this.#next(call)
         if (message === undefined) return this.#watcher.watch()
-        if (message) checkReceived(message, call.maxFds)
-        this.#waiting.shift()
         call.resolve(message)
       } catch (error) {
-        this.#waiting.shift()
         call.reject(error)
       }
+      this.#waiting.shift()
     }
   }
 
@@ -128,7 +136,7 @@ export class Receiver {
   #next({ maxBytes, readsAhead }: Waiting): Received | null | undefined {
     const early = this.#ahead.shift()
     if (early) {
-      fdsAhead -= descriptorsIn(early.control).length
+      controlAhead -= early.control.length
       return early
     }
     if (this.#ended) return null
@@ -155,10 +163,9 @@ export class Receiver {
       this.#ended = true
       messages.splice(end)
     }
-    const [first = null, ...others] = messages
-    for (const message of others)
-      fdsAhead += descriptorsIn(message.control).length
-    this.#ahead.push(...others)
+    const first = messages.shift() ?? null
+    for (const { control } of messages) controlAhead += control.length
+    this.#ahead = messages
     return first
   }
 }
@@ -166,6 +173,6 @@ export class Receiver {
 // Were every message full, at most half of the process's descriptors are read
 // ahead: peers that send faster than they are served could use up the table.
 function batchLimit(): number {
-  const free = descriptorLimit() / 2 - fdsAhead
+  const free = descriptorLimit() / 2 - controlAhead / FD_SIZE
   return Math.max(1, Math.floor(free / host.maxFds))
 }

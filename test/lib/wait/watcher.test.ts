@@ -157,7 +157,8 @@ leakFree('a receiver that waits is told of the failure', async (t) => {
   const watcher = new Watcher(one, () => {})
   const receiver = new Receiver(one, watcher)
   const limits = { maxBytes: 9, maxFds: 9 }
-  const [first, second] = [receiver.receive(limits), receiver.receive(limits)]
+  const receive = () => receiver.receive(limits, (message) => message)
+  const [first, second] = [receive(), receive()]
   receiver.readable(new Error('no way to wait'))
   await t.rejects(first, { message: 'no way to wait' })
   receiver.close()
