@@ -20,9 +20,11 @@ import type { Limits } from './limits.ts'
 
 type Waiting = {
   readonly maxBytes: number
+  readonly maxFds: number
   readonly readsAhead: boolean
-  /** Throws where the message must not be delivered. */
-  readonly resolve: (message: Received | null) => void
+  readonly take: (message: Received, maxFds: number) => unknown
+  /** With what `take` returned. */
+  resolve(result: unknown): void
   readonly reject: (reason: unknown) => void
 }
 
@@ -66,10 +68,8 @@ export class Receiver {
     readsAhead = false,
   ): Promise<T | null> {
     if (signal?.aborted) return Promise.reject(abortError(signal))
-    return new Promise<T | null>((settle, reject) => {
-      const resolve = (message: Received | null): void =>
-        settle(message && take(message, maxFds))
-      const call = { maxBytes, readsAhead, resolve, reject }
+    return new Promise((resolve, reject) => {
+      const call = { maxBytes, maxFds, readsAhead, take, resolve, reject }
       this.#waiting.push(signal ? this.#abortable(call, signal) : call)
       this.#serve()
     })
@@ -102,9 +102,9 @@ export class Receiver {
     const settled = (): void => signal.removeEventListener('abort', abort)
     const waiting: Waiting = {
       ...call,
-      resolve: (message) => {
+      resolve: (result) => {
         settled()
-        call.resolve(message)
+        call.resolve(result)
       },
       reject: (reason) => {
         settled()
@@ -124,7 +124,7 @@ export class Receiver {
       try {
         const message = this.#next(call)
         if (message === undefined) return this.#watcher.watch()
-        call.resolve(message)
+        call.resolve(message && call.take(message, call.maxFds))
       } catch (error) {
         call.reject(error)
       }
