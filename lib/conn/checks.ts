@@ -1,6 +1,6 @@
-// Checks of what goes out and of what came in: data and descriptors before
-// they are sent, messages before they are delivered. The kernel would take some of it
-// and silently leave the descriptors behind, and refuse the rest with a bare
+// Checks of what goes out and of what came in: data and descriptors before they
+// are sent, messages before they are delivered. The kernel would take some of
+// it and silently leave the descriptors behind, and refuse the rest with a bare
 // EINVAL, long after the call. Partners: sender.ts and receiver.ts. Open
 // sendmsg(2), recvmsg(2) and unix(7) beside it.
 // Read next: lib/conn/sender.ts.
