@@ -177,3 +177,35 @@ t.test('what clients say cannot act on the terminal', async (t) => {
     'client 1> a\\u001b[2Jb\\rclient 9> c\\u009b1m\\u202ed\\u007f zwölf\t€\n',
   )
 })
+
+for (const file of [
+  'server.ts',
+  'examples/lend-stdout/server.ts',
+  'examples/stdout/server.ts',
+  'examples/two-files/server.ts',
+]) {
+  t.test(`${file} has 50 clients at a time`, async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const server = new Running(t, script(file, path))
+    await server.printed(/^Server ready on /m)
+    const before = await settledFds(server.pid)
+    const silent = await Promise.all(
+      Array.from({ length: 50 }, () => connect(path)),
+    )
+    t.teardown(() => {
+      for (const conn of silent) conn.close()
+    })
+    await until(
+      'the server has accepted them',
+      () => openFds(server.pid).length === before.length + 50,
+    )
+    const next = await connect(path)
+    t.teardown(() => next.close())
+    await next.sendmsg('hello')
+    t.strictSame(await settledFds(server.pid), openFds(server.pid))
+    t.equal(openFds(server.pid).length, before.length + 50)
+    t.notMatch(server.stdout, 'lient 1')
+    silent[0]?.close()
+    await server.printed(/lient 1/)
+  })
+}

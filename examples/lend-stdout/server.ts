@@ -54,19 +54,19 @@ print(`Server ready on ${path}, pid ${process.pid}`)
 // close() removes the socket file and hangs up on all clients.
 onStop(() => listener.close())
 
+// While there are 50 clients, the next one waits to be accepted.
 let count = 0
-await listener
-  .serve(async (conn) => {
-    // Any words will do, as in the Go program: to ask is to send something.
-    const limits = { maxBytes: 1024, maxFds: 0 }
-    const asked = await conn.recvFds(limits).catch((error: Error) => error)
-    // Who leaves without a message only tried whether a server is here.
-    if (asked === null || conn.fd < 0) return
-    const client = `client ${++count}`
-    const end = await lend(conn, client, asked).catch(messageOf)
-    if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
-  })
-  .catch(fail)
+const handler = async (conn: UnixConn): Promise<void> => {
+  // Any words will do, as in the Go program: to ask is to send something.
+  const limits = { maxBytes: 1024, maxFds: 0 }
+  const asked = await conn.recvFds(limits).catch((error: Error) => error)
+  // Who leaves without a message only tried whether a server is here.
+  if (asked === null || conn.fd < 0) return
+  const client = `client ${++count}`
+  const end = await lend(conn, client, asked).catch(messageOf)
+  if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
+}
+await listener.serve(handler, { most: 50 }).catch(fail)
 print('Server stopped')
 
 async function lend(

@@ -17,6 +17,7 @@ import {
   describeFd,
   listen,
   type ReceivedFds,
+  type UnixConn,
 } from '../../lib/index.ts'
 import {
   fail,
@@ -44,19 +45,19 @@ onStop(() => {
   for (const child of children) child.kill()
 })
 
+// While there are 50 clients, the next one waits to be accepted.
 let count = 0
-await listener
-  .serve(async (conn) => {
-    // What comes beside the descriptor means nothing: C clients send whatever
-    // bytes they have at hand.
-    const got = await conn.recvFds({ maxFds: 1 }).catch((error: Error) => error)
-    // Who leaves without a message only tried whether a server is here.
-    if (got === null || conn.fd < 0) return
-    const client = `client ${++count}`
-    const end = await printThere(got, client).catch(messageOf)
-    if (conn.fd >= 0) print(`${client}: ${end}`)
-  })
-  .catch(fail)
+const handler = async (conn: UnixConn): Promise<void> => {
+  // What comes beside the descriptor means nothing: C clients send whatever
+  // bytes they have at hand.
+  const got = await conn.recvFds({ maxFds: 1 }).catch((error: Error) => error)
+  // Who leaves without a message only tried whether a server is here.
+  if (got === null || conn.fd < 0) return
+  const client = `client ${++count}`
+  const end = await printThere(got, client).catch(messageOf)
+  if (conn.fd >= 0) print(`${client}: ${end}`)
+}
+await listener.serve(handler, { most: 50 }).catch(fail)
 print('Server stopped')
 
 async function printThere(

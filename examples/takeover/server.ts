@@ -19,6 +19,7 @@
 import { resolve } from 'node:path'
 import {
   canonicalAddress,
+  closeReceived,
   connectionsOn,
   duplicate,
   ListeningSocket,
@@ -116,7 +117,7 @@ let talk: UnixConn | undefined
 let successor: UnixConn | undefined
 const callers = connectionsOn(duplicate(controlSocket.fd), stop.signal)
 console.log(`Server ready on ${addresses.join(', ')}, pid ${process.pid}`)
-for await (const fd of callers) void offer(UnixConn.fromFd(fd))
+for await (const fd of callers) answer(fd)
 
 for (const socket of [controlSocket, ...webSockets]) {
   if (successor === undefined) socket.unlink()
@@ -125,6 +126,16 @@ for (const socket of [controlSocket, ...webSockets]) {
 if (successor === undefined) talk?.close()
 await finish({ deadline, hasSuccessor: successor !== undefined })
 console.log(`Server stopped, pid ${process.pid}`)
+
+// Owns the descriptor. A connection that cannot be set up ends alone.
+function answer(fd: number): void {
+  try {
+    void offer(UnixConn.fromFd(fd))
+  } catch (error) {
+    closeReceived(fd)
+    console.log(printable(`No takeover: ${messageOf(error)}`))
+  }
+}
 
 // Serving goes on meanwhile as if nobody had asked; if this fails, afterwards
 // too. The successor's connection is kept, whose end tells it that we are gone.

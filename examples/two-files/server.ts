@@ -15,6 +15,7 @@ import {
   listen,
   type ReceivedFds,
   readableFrom,
+  type UnixConn,
 } from '../../lib/index.ts'
 import {
   fail,
@@ -44,19 +45,19 @@ onStop(() => {
 // Any number of files may be on their way to it at once.
 process.stdout.setMaxListeners(0)
 
+// While there are 50 clients, the next one waits to be accepted.
 let count = 0
-await listener
-  .serve(async (conn) => {
-    // No limit but the kernel's, which is 253 in a message on Linux. They come
-    // whole with its first byte, however the bytes behind it are cut.
-    const got = await conn.recvFds().catch((error: Error) => error)
-    // Who leaves without a message only tried whether a server is here.
-    if (got === null || conn.fd < 0) return
-    const client = `client ${++count}`
-    const problem = await printFiles(got).catch(messageOf)
-    if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
-  })
-  .catch(fail)
+const handler = async (conn: UnixConn): Promise<void> => {
+  // No limit but the kernel's, which is 253 in a message on Linux. They come
+  // whole with its first byte, however the bytes behind it are cut.
+  const got = await conn.recvFds().catch((error: Error) => error)
+  // Who leaves without a message only tried whether a server is here.
+  if (got === null || conn.fd < 0) return
+  const client = `client ${++count}`
+  const problem = await printFiles(got).catch(messageOf)
+  if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
+}
+await listener.serve(handler, { most: 50 }).catch(fail)
 print('Server stopped')
 
 async function printFiles(

@@ -1,7 +1,6 @@
 // A connected Unix stream socket whose messages may carry file descriptors.
 // What cannot be done at once waits in line (sender.ts, receiver.ts). Open
-// unix(7), sendmsg(2) and recvmsg(2) beside it.
-// Read next: lib/conn/limits.ts.
+// unix(7), sendmsg(2) and recvmsg(2) beside it. Read next: lib/conn/limits.ts.
 
 import type { Received } from '../message.ts'
 import {
@@ -59,8 +58,9 @@ export class UnixConn {
    *
    * Each call stands alone: of one that is rejected (EBADF, ETOOMANYREFS)
    * nothing was sent, and those behind it are sent all the same. Who needs all
-   * or none awaits each, or uses an FdStream. Where a failure (EPIPE) cuts a
-   * message, all that follow fail with the same error; receiving goes on.
+   * or none awaits each, or uses an FdStream. A failure (EPIPE) that cuts a
+   * message short shuts the sending side down: the peer gets the end of file,
+   * all that follow fail with the same error, and receiving goes on.
    *
    * @param control control messages, such as `unixRights(fd)`. Descriptors
    * need at least one byte of data to ride on
