@@ -42,7 +42,7 @@ const FD_SIZE = 4
 export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
-  readonly #waiting: Waiting[] = []
+  #waiting: Waiting[] = []
   /** Read ahead, and not asked for yet: the oldest first. */
   #ahead: Received[] = []
   /** How many messages the next call that reads ahead asks for. */
@@ -70,7 +70,10 @@ export class Receiver {
     if (signal?.aborted) return Promise.reject(abortError(signal))
     return new Promise((resolve, reject) => {
       const call = { maxBytes, maxFds, readsAhead, take, resolve, reject }
-      this.#waiting.push(signal ? this.#abortable(call, signal) : call)
+      const waiting = signal ? this.#abortable(call, signal) : call
+      // push() onto an empty array makes room for 17.
+      if (this.#waiting.length === 0) this.#waiting = [waiting]
+      else this.#waiting.push(waiting)
       this.#serve()
     })
   }

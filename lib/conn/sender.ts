@@ -30,7 +30,7 @@ export class Sender {
   #calls = 0
   /** How often in a row there was no room. */
   #tries = 0
-  #stopWaiting: () => void = () => {}
+  #stopWaiting: (() => void) | undefined
   /** Makes the reason why nothing can be sent any more. */
   #failure: (() => Error) | undefined
 
@@ -57,7 +57,7 @@ export class Sender {
    * and mostly nothing waits
    */
   close(reason: () => Error = closedError): void {
-    this.#stopWaiting()
+    this.#stopWaiting?.()
     this.#failure = reason
     for (const { reject } of this.#queue.splice(0)) reject(reason())
   }
