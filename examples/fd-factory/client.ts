@@ -34,7 +34,7 @@ import {
 import { linesOf } from '../../lib/script/lines.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { refuseDescriptors } from '../../lib/socket/options.ts'
-import { newSocketpair } from '../../lib/socket/unix.ts'
+import { closeFd, newSocketpair } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/client.ts -p LOCALPORT -A ADDR
          -P PORT -d DATA [-u UID] [-- COMMAND [ARG...]]
@@ -164,7 +164,7 @@ async function answer(request: string): Promise<void> {
     console.log(`Server: sent fd=${made}`)
     await sent
   } finally {
-    closeSync(made)
+    closeFd(made)
   }
 }
 

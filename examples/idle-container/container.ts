@@ -14,7 +14,6 @@
 // goes back to that front only, or is closed when it hangs up. --most bounds
 // what is held, and leaves descriptors free for the fronts themselves.
 
-import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   closeReceived,
@@ -36,6 +35,7 @@ import {
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { descriptorLimit } from '../../lib/socket/options.ts'
+import { closeFd } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
 Holds idle connections for the fronts that connect to SOCKET. Ctrl-C ends it,
@@ -135,7 +135,7 @@ async function park(
     if (set.size >= most) {
       await give({ ...front, tag }, fd)
       // The front has it again: its options stay as they are.
-      close = closeSync
+      close = closeFd
     } else {
       set.add(fd)
       close = () => {}

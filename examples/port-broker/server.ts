@@ -14,7 +14,6 @@
 // PER_USER of the places. A client gets REQUESTS answers in --patience seconds,
 // has one socket at a time open here, and cannot send descriptors.
 
-import { closeSync } from 'node:fs'
 import {
   type Credentials,
   framesOf,
@@ -34,6 +33,7 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
+import { closeFd } from '../../lib/socket/unix.ts'
 import {
   allows,
   boundBy,
@@ -155,7 +155,7 @@ async function answer(
     return `${what}: allowed by rule ${rule + 1}, but ${why}`
   } finally {
     // The client has its own by now, or nobody has one.
-    if (fd >= 0) closeSync(fd)
+    if (fd >= 0) closeFd(fd)
   }
 }
 

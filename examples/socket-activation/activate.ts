@@ -9,7 +9,6 @@
 // New here: descriptors given to a program at its start, under agreed numbers.
 
 import type { ChildProcess } from 'node:child_process'
-import { closeSync } from 'node:fs'
 import {
   connectionsOn,
   duplicate,
@@ -19,6 +18,7 @@ import {
 } from '../../lib/index.ts'
 import { fail, messageOf, onStop } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
+import { closeFd } from '../../lib/socket/unix.ts'
 import { listenFds } from './listen-fds.ts'
 import { MOST_INSTANCES, settings } from './settings.ts'
 import { environment, exitOf, start } from './start.ts'
@@ -91,7 +91,7 @@ async function startForEach(): Promise<void> {
   const acceptOn = async ({ fd, address }: ListeningSocket) => {
     for await (const conn of connectionsOn(duplicate(fd), stop.signal)) {
       startFor(conn, printable(address))
-      closeSync(conn)
+      closeFd(conn)
     }
   }
   await Promise.all(sockets.map(acceptOn)).catch(giveUp)

@@ -35,6 +35,7 @@ const O_PATH = 0o10000000 // Linux, <asm-generic/fcntl.h>
  * What a descriptor refers to, and what may be done with it.
  *
  * @throws Error EBADF
+ * @see fstat(2), isatty(3), F_GETFL in fcntl(2)
  */
 export function describeFd(fd: number): FdDescription {
   const stats = fstatSync(fd)

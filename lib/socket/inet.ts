@@ -49,6 +49,7 @@ const value = allocate(28)
  * @throws RangeError for what is no address or no port
  * @throws Error EACCES for a privileged port (ip(7)); EADDRINUSE;
  * EADDRNOTAVAIL if the address is not this machine's
+ * @see bind(2), ip(7)
  */
 export function boundSocket(address: string, port: number): number {
   const name = inetAddress(address, port)
@@ -78,6 +79,7 @@ export function boundSocket(address: string, port: number): number {
  * @param address IPv4 or IPv6 in digits
  * @param port 0 for one that the kernel chooses
  * @throws RangeError, Error as `boundSocket`
+ * @see listen(2), tcp(7), udp(7)
  */
 export function serviceSocket(
   protocol: Protocol,

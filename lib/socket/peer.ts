@@ -37,12 +37,14 @@ const NOTHING = Buffer.alloc(0)
 /**
  * Whether the descriptor `fd` is the other end of the Unix socket `own`. To be
  * called by a program that keeps received descriptors until their sender hangs
- * up: as long as such a one is open, the connection has no end, even if the sender is gone.
+ * up: as long as such a one is open, the connection has no end, even if the
+ * sender is gone.
  * The ends of two connections, each sent over the other, look like any other
  * sockets: against those only limits help, of connections, descriptors, time.
  *
  * @returns false also where the kernel does not tell, and for -1 as `own`
  * @throws Error EBADF
+ * @see sock_diag(7)
  * @example
  * if (isOtherEnd(fd, conn.fd)) closeReceived(fd)
  */

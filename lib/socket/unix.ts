@@ -101,6 +101,7 @@ export function acceptFrom(fd: number): number {
  *
  * @returns `fd`
  * @throws Error EBADF
+ * @see FIOCLEX in ioctl(2)
  */
 export function setCloseOnExec(fd: number): number {
   check('ioctl', ioctl(fd, FIOCLEX))
@@ -121,6 +122,7 @@ export function ownedFd(fd: number): number {
  * dup(2), close-on-exec. The caller owns the copy.
  *
  * @throws Error EBADF; EMFILE
+ * @see dup(2)
  */
 export function duplicate(fd: number): number {
   return ownedFd(check('dup', dup(fd)))

@@ -178,6 +178,7 @@ export function warn(error: Error): void {
  * @param fd closed when this ends
  * @param signal ends it, without an error
  * @throws Error as Acceptor
+ * @see accept(2)
  */
 export async function* connectionsOn(
   fd: number,

@@ -33,6 +33,7 @@ export type WatchSet = {
  *
  * @param onReadable called with each descriptor that can be read. It may call
  * add() and delete()
+ * @see epoll(7)
  */
 export function watchSet(onReadable: (fd: number) => void): WatchSet {
   const Kind = chooseSet(process.platform, Watcher === SocketWatcher)
