@@ -10,7 +10,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { type Test, t } from 'tap'
+import { t } from 'tap'
 
 import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
@@ -21,16 +21,10 @@ import {
   run,
   script,
   settledFds,
+  startServer,
   temporaryFolder,
   until,
 } from './support.ts'
-
-async function startServer(t: Test) {
-  const path = join(temporaryFolder(t), 's')
-  const server = new Running(t, script('server.ts', path))
-  await server.printed(/^Server ready on /m)
-  return { path, server }
-}
 
 t.test('files of bare newlines delay no other client', async (t) => {
   const folder = temporaryFolder(t)
@@ -185,9 +179,7 @@ for (const file of [
   'examples/two-files/server.ts',
 ]) {
   t.test(`${file} has 50 clients at a time`, async (t) => {
-    const path = join(temporaryFolder(t), 's')
-    const server = new Running(t, script(file, path))
-    await server.printed(/^Server ready on /m)
+    const { path, server } = await startServer(t, file)
     const before = await settledFds(server.pid)
     const silent = await Promise.all(
       Array.from({ length: 50 }, () => connect(path)),

@@ -2,24 +2,20 @@
 // background, what is typed is for the shell, and for the server after `fg`.
 
 import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
 import {
   noTerminal,
   openFds,
-  Running,
   script,
   settledFds,
-  temporaryFolder,
+  startServer,
   terminal,
   until,
 } from './support.ts'
 
 async function start(t: Test) {
-  const path = join(temporaryFolder(t), 's')
-  const server = new Running(t, script('server.ts', path))
-  await server.printed(/^Server ready on /m)
+  const { path, server } = await startServer(t)
   const { shell, type } = await terminal(t)
   // The answers of the shell differ from what is typed, which is echoed.
   const typeLines = async (from: number): Promise<void> => {

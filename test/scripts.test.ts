@@ -14,7 +14,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { type Test, t } from 'tap'
+import { t } from 'tap'
 
 import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
@@ -29,17 +29,11 @@ import {
   run,
   script,
   settledFds,
+  startServer,
   temporaryFolder,
   terminal,
   until,
 } from './support.ts'
-
-async function startServer(t: Test) {
-  const path = join(temporaryFolder(t), 's')
-  const server = new Running(t, script('server.ts', path))
-  await server.printed(/^Server ready on /m)
-  return { path, server }
-}
 
 const client = (path: string): string[] => script('client.ts', path)
 

@@ -149,12 +149,13 @@ export class Running {
           `Expected ${pattern} from ${this.#command}, got:\n${this.stdout}\n${this.stderr}`,
         )
       }
-      await Promise.race([news(this.child, giveUp), end])
+      await Promise.race([output(this.child, giveUp), end])
     }
   }
 }
 
-function news(child: ChildProcess, giveUp: AbortSignal): Promise<void> {
+/** Resolves when the child has printed something, or `giveUp` is aborted. */
+function output(child: ChildProcess, giveUp: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = (): void => {
       child.stdout?.off('data', done)
@@ -179,6 +180,17 @@ export async function run(
   if (input !== undefined) running.child.stdin?.end(input)
   const { code, signal } = await running.exit
   return { code, signal, stdout: running.stdout, stderr: running.stderr }
+}
+
+/** A server of this repository, ready on `path`, or in a new folder. */
+export async function startServer(
+  t: Test,
+  file = 'server.ts',
+  path = join(temporaryFolder(t), 's'),
+) {
+  const server = new Running(t, script(file, path))
+  await server.printed(/^Server ready on .*, pid \d+$/m)
+  return { path, server }
 }
 
 /** Source of a listener that prints a warning, unless it is of node:ffi. */

@@ -4,7 +4,7 @@
 import { closeSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { type Test, t } from 'tap'
+import { t } from 'tap'
 
 import { connect, listen } from '../../lib/index.ts'
 import {
@@ -14,6 +14,7 @@ import {
   run,
   script,
   settledFds,
+  startServer,
   temporaryFolder,
   until,
 } from '../support.ts'
@@ -21,15 +22,9 @@ import {
 const SERVER = 'examples/lend-stdout/server.ts'
 const CLIENT = 'examples/lend-stdout/client.ts'
 
-async function serverOn(t: Test, socket: string): Promise<Running> {
-  const server = new Running(t, script(SERVER, socket))
-  await server.printed(/^Server ready on /m)
-  return server
-}
-
 t.test('what the client reads appears at the server', async (t) => {
   const socket = join(temporaryFolder(t), 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const client = new Running(t, script(CLIENT, socket))
   await client.printed(/^Sending my Stdin to Server's Stdout as fd \d+$/m)
   await server.printed(/^New Client: client 1, pid \d+$/m)
@@ -49,7 +44,7 @@ t.test('what the client reads appears at the server', async (t) => {
 
 t.test('what is lent outlives the lender', async (t) => {
   const socket = join(temporaryFolder(t), 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const client = new Running(t, script(CLIENT, socket))
   await client.printed(/^Sending my Stdin/m)
   let ended = false
@@ -66,7 +61,7 @@ t.test('what is lent outlives the lender', async (t) => {
 
 t.test('a slow reader gets every byte', async (t) => {
   const socket = join(temporaryFolder(t), 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   // Nobody reads the server's output, until the pipe is long full.
   server.child.stdout?.pause()
   const client = new Running(t, script(CLIENT, socket))
@@ -94,7 +89,7 @@ t.test(
   },
   async (t) => {
     const socket = join(temporaryFolder(t), 's')
-    const server = await serverOn(t, socket)
+    const { server } = await startServer(t, SERVER, socket)
     const peer = `
 import os, socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -170,7 +165,7 @@ t.test(
 
 t.test('a peer that does it wrong gets one line', async (t) => {
   const socket = join(temporaryFolder(t), 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const before = await settledFds(server.pid)
 
   const silent = await connect(socket)

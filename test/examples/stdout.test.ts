@@ -2,7 +2,7 @@
 
 import { closeSync, existsSync, openSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Test, t } from 'tap'
+import { t } from 'tap'
 
 import { connect } from '../../lib/index.ts'
 import {
@@ -13,6 +13,7 @@ import {
   run,
   script,
   settledFds,
+  startServer,
   temporaryFolder,
   until,
 } from '../support.ts'
@@ -21,15 +22,9 @@ const SERVER = 'examples/stdout/server.ts'
 const CLIENT = 'examples/stdout/client.ts'
 const LINE = 'This message will be displayed on client stdout\n'
 
-async function serverOn(t: Test, socket: string): Promise<Running> {
-  const server = new Running(t, script(SERVER, socket))
-  await server.printed(/^Server ready on .*, pid \d+$/m)
-  return server
-}
-
 t.test('a line of the server’s appears at every client', async (t) => {
   const socket = join(temporaryFolder(t), 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const clients = await Promise.all(
     [1, 2, 3].map(() => run(t, script(CLIENT, socket))),
   )
@@ -54,7 +49,7 @@ t.test('a line of the server’s appears at every client', async (t) => {
 
 t.test('a peer that does it wrong gets one line', async (t) => {
   const socket = join(temporaryFolder(t), 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   await run(t, script(CLIENT, socket))
   await server.printed(/client 1: printed there/)
   const before = await settledFds(server.pid)
@@ -105,7 +100,7 @@ t.test(
     const folder = temporaryFolder(t)
     const program = compileC(folder, 'test/peers/stdout.c')
     const socket = join(folder, 's')
-    await serverOn(t, socket)
+    await startServer(t, SERVER, socket)
     const { code, stdout } = await run(t, [program, 'client', socket])
     t.equal(code, 0)
     t.equal(stdout, LINE)

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { closeSync, existsSync, openSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { type Test, t } from 'tap'
+import { t } from 'tap'
 
 import { connect } from '../../lib/index.ts'
 import {
@@ -14,18 +14,13 @@ import {
   run,
   script,
   settledFds,
+  startServer,
   temporaryFolder,
   until,
 } from '../support.ts'
 
 const SERVER = 'examples/two-files/server.ts'
 const CLIENT = 'examples/two-files/client.ts'
-
-async function serverOn(t: Test, socket: string): Promise<Running> {
-  const server = new Running(t, script(SERVER, socket))
-  await server.printed(/^Server ready on .*, pid \d+$/m)
-  return server
-}
 
 /** Files named after what is in them. */
 function filesIn(folder: string, ...names: string[]): string[] {
@@ -39,7 +34,7 @@ function filesIn(folder: string, ...names: string[]): string[] {
 t.test('the server prints both files, in order', async (t) => {
   const folder = temporaryFolder(t)
   const socket = join(folder, 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const files = filesIn(folder, 'one', 'two')
   const client = await run(t, script(CLIENT, '-s', socket, ...files))
   t.match(client, { code: 0, stderr: '' })
@@ -55,7 +50,7 @@ t.test('the server prints both files, in order', async (t) => {
 t.test('any number of files, and of clients at once', async (t) => {
   const folder = temporaryFolder(t)
   const socket = join(folder, 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const names = Array.from({ length: 99 }, (_, index) => `file ${index}`)
   const files = filesIn(folder, ...names)
   const client = await run(t, script(CLIENT, '-s', socket, ...files))
@@ -82,7 +77,7 @@ t.test(
   async (t) => {
     const folder = temporaryFolder(t)
     const socket = join(folder, 's')
-    const server = await serverOn(t, socket)
+    const { server } = await startServer(t, SERVER, socket)
     const [good = ''] = filesIn(folder, 'good')
     const absent = join(folder, 'absent')
     for (const [bad, line] of [
@@ -114,7 +109,7 @@ t.test(
     const folder = temporaryFolder(t)
     const program = compileC(folder, 'test/peers/two-files.c')
     const socket = join(folder, 's')
-    const server = await serverOn(t, socket)
+    const { server } = await startServer(t, SERVER, socket)
     const files = filesIn(folder, 'one', 'two')
     t.match(await run(t, [program, 'client', socket, ...files]), { code: 0 })
     await server.printed(
@@ -151,7 +146,7 @@ t.test(
   async (t) => {
     const folder = temporaryFolder(t)
     const socket = join(folder, 's')
-    const server = await serverOn(t, socket)
+    const { server } = await startServer(t, SERVER, socket)
     const [file = ''] = filesIn(folder, 'file')
     await run(t, script(CLIENT, '-s', socket, file))
     await server.printed(/this is file/)
@@ -198,7 +193,7 @@ t.test(
 t.test('Ctrl-C ends a server that is reading', async (t) => {
   const folder = temporaryFolder(t)
   const socket = join(folder, 's')
-  const server = await serverOn(t, socket)
+  const { server } = await startServer(t, SERVER, socket)
   const conn = await connect(socket)
   // Its own end of the connection: it will hear nothing there.
   await conn.sendFds('x', [conn.fd])
