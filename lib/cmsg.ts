@@ -117,20 +117,15 @@ export function parseUnixRights(
   abi: Abi = host,
 ): number[] {
   if (!isRights(message, abi)) {
-    throw new Error(
-      'Expected an SCM_RIGHTS control message, ' +
-        `got level ${message.level}, type ${message.type}`,
-    )
+    const got = `level ${message.level}, type ${message.type}`
+    throw new Error(`Expected an SCM_RIGHTS control message, got ${got}`)
   }
   return checkGranted(readInts(message.data))
 }
 
-export function isRights(
-  { level, type }: Pick<ControlMessage, 'level' | 'type'>,
-  abi: Abi = host,
-): boolean {
+export function isRights(message: Omit<ControlMessage, 'data'>, abi = host) {
   const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
-  return level === SOL_SOCKET && type === SCM_RIGHTS
+  return message.level === SOL_SOCKET && message.type === SCM_RIGHTS
 }
 
 /**
@@ -194,18 +189,13 @@ function walk(bytes: Buffer, isStrict: boolean, abi: Abi) {
     const claimed = bytes.readUInt32LE(start + cmsg_len)
     const isTrue = claimed >= cmsg_data && claimed <= available
     if (isStrict && !isTrue) {
-      throw new Error(
-        `Expected a cmsg_len of ${cmsg_data} to ${available} bytes, ` +
-          `got ${claimed}`,
-      )
+      const expected = `a cmsg_len of ${cmsg_data} to ${available} bytes`
+      throw new Error(`Expected ${expected}, got ${claimed}`)
     }
     const end = start + Math.max(cmsg_data, Math.min(claimed, available))
-    messages.push({
-      level: bytes.readInt32LE(start + cmsg_level),
-      type: bytes.readInt32LE(start + cmsg_type),
-      start: start + cmsg_data,
-      end,
-    })
+    const level = bytes.readInt32LE(start + cmsg_level)
+    const type = bytes.readInt32LE(start + cmsg_type)
+    messages.push({ level, type, start: start + cmsg_data, end })
     if (!isTrue || claimed === available) break
     start += cmsgAlign(claimed, abi)
   }

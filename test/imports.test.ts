@@ -95,6 +95,10 @@ t.test('each file can be read in one sitting', async (t) => {
     const most = file === 'lib/cmsg.ts' ? 220 : 200
     t.ok(linesIn(file) <= most, `${file} has ${linesIn(file)} lines`)
   }
+  const lesson = readdirSync('lib')
+    .filter((name) => name.endsWith('.ts') && name !== 'layouts.ts')
+    .reduce((sum, name) => sum + linesIn(join('lib', name)), 0)
+  t.ok(lesson > 0 && lesson <= 650, `the lesson has ${lesson} lines`)
   t.ok(linesIn('server.ts') <= 95, `server.ts has ${linesIn('server.ts')}`)
   t.ok(linesIn('client.ts') <= 60, `client.ts has ${linesIn('client.ts')}`)
 })
