@@ -84,6 +84,9 @@ t.test('crashOf() tells a crash from an end that was explained', async (t) => {
   const told = server(1, 'server.ts: accept ENOMEM\n', null)
   t.match(crashOf(fine, told, fault), /^ENDED, with every client: server\.ts/)
   t.equal(crashOf(fine, told, { ...fault, errno: 'EBADF' }), undefined)
+  const ofNode = server(1, 'Assertion failed: uv_fs_close()', 'SIGABRT')
+  t.match(crashOf(fine, ofNode, fault), /^CRASH/)
+  t.equal(crashOf(fine, ofNode, { ...fault, call: 'close' }), undefined)
 })
 
 t.test(

@@ -39,6 +39,8 @@ export function crashOf(
     return `CRASH of the client: ${brief(stderr)}`
   if (server === undefined) return undefined
   const { end } = server
+  // Node reads package.json by itself, and aborts if it cannot close it.
+  if (isClose && server.stderr.includes('uv_fs_close')) return undefined
   if (end?.signal || CRASH.test(server.stderr))
     return `CRASH ${end?.signal ?? ''} ${brief(server.stderr)}`
   if (!end) return undefined
