@@ -87,9 +87,12 @@ export const scenarios: readonly Scenario[] = [
     servers: onSocket(example('two-files/server')),
     file: example('two-files/client'),
     script: ({ socket, folder }, token) => {
+      // A file of its own for each client: the server may still read those of
+      // the client before.
       const files = ['one', 'two'].map((name) => {
-        writeFileSync(join(folder, name), `${token} in ${name}\n`)
-        return join(folder, name)
+        const file = join(folder, `${token}${name}`)
+        writeFileSync(file, `${token} in ${name}\n`)
+        return file
       })
       return { args: ['-s', socket, ...files] }
     },

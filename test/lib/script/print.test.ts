@@ -2,6 +2,7 @@
 
 import { once } from 'node:events'
 import { PassThrough, Readable, Writable } from 'node:stream'
+import { text } from 'node:stream/consumers'
 import { setImmediate as eventLoopTurn } from 'node:timers/promises'
 import { t } from 'tap'
 
@@ -73,5 +74,5 @@ t.test('show() copies bytes, but not to a terminal', async (t) => {
 
   const terminal = Object.assign(new PassThrough(), { isTTY: true })
   await show(Readable.from([bytes]), terminal)
-  t.equal(`${terminal.read()}`, 'a\\u001b[2Jb\n\ufffd\n')
+  t.equal(await text(terminal.end()), 'a\\u001b[2Jb\n\ufffd\n')
 })
