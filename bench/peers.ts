@@ -28,6 +28,19 @@ export const OURS = 'this library'
 /** This library, with Node's own foreign function interface in place of ffi-rs. */
 export const NODE_FFI = 'this on node:ffi'
 
+/** Bytes alone, by the Node that has node:ffi: for the row of bytes. */
+export const NET_26 = 'net.Socket, 26'
+
+const ROWS_OF_NET = [
+  'one-at-a-time',
+  'in-flight',
+  'ping-pong',
+  'stream',
+  'wake-up',
+  'connect',
+  'idle',
+]
+
 const here = import.meta.dirname
 const built = join(here, '../.cache/bench')
 
@@ -52,6 +65,12 @@ export function findPeers(): Peer[] {
         stream: 'the bytes alone',
         connect: 'the bytes alone',
       },
+    },
+    {
+      ...peer(NET_26, () => node('net.ts', withNodeFfi())),
+      without: Object.fromEntries(
+        [...ROWS_OF_NET, 'full'].map((row) => [row, 'see net.Socket']),
+      ),
     },
     {
       ...peer(OURS, () => node('ours.ts')),
@@ -149,12 +168,16 @@ function node(file: string, node = process.execPath): Made {
   return { command: [node, '--import', 'tsx', program] }
 }
 
-// With the Node that runs this, if it has node:ffi, else with Node 26.
 function nodeFfi(): Made {
-  if (process.getBuiltinModule?.('node:ffi')) return node('ours.ts')
-  const path = output('npx', '-y', '-p', 'node@26', '-c', 'command -v node')
+  const path = withNodeFfi()
   const version = `node:ffi of Node ${output(path, '--version')}`
   return { ...node('ours.ts', path), version }
+}
+
+// The Node that runs this, if it has node:ffi, else Node 26.
+function withNodeFfi(): string {
+  if (process.getBuiltinModule?.('node:ffi')) return process.execPath
+  return output('npx', '-y', '-p', 'node@26', '-c', 'command -v node')
 }
 
 // The first line that a command prints.
