@@ -39,13 +39,13 @@ export function cmsgAlign(length: number, abi: Abi = host): number {
   return Math.ceil(length / abi.cmsgAlignment) * abi.cmsgAlignment
 }
 
-/** CMSG_LEN: the cmsg_len, in bytes, for `dataLength` bytes of payload. */
+/** CMSG_LEN of cmsg(3): the cmsg_len for `dataLength` bytes of payload. */
 export function cmsgLen(dataLength: number, abi: Abi = host): number {
   cmsgAlign(dataLength, abi) // for its check
   return abi.cmsghdr.cmsg_data + dataLength
 }
 
-/** CMSG_SPACE: the bytes that a message with such a payload takes up. */
+/** CMSG_SPACE of cmsg(3): the bytes that such a message takes up. */
 export function cmsgSpace(dataLength: number, abi: Abi = host): number {
   return abi.cmsghdr.cmsg_data + cmsgAlign(dataLength, abi)
 }
@@ -79,6 +79,7 @@ export function buildRights(fds: readonly number[], abi: Abi = host): Buffer {
   return message
 }
 
+/** One control message of a control buffer, as cmsg(3) describes it. */
 export type ControlMessage = {
   /** cmsg_level, such as SOL_SOCKET. */
   readonly level: number
@@ -110,7 +111,8 @@ export function parseControlMessages(
  * each of them and must close it.
  *
  * @throws Error for any other control message: a payload of credentials, read
- * as descriptors, would have the caller close somebody else's
+ * as descriptors, would have the caller close descriptors of its own
+ * @see SCM_RIGHTS in unix(7)
  */
 export function parseUnixRights(
   message: ControlMessage,

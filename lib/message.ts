@@ -2,12 +2,12 @@
 // in one call. Nothing here waits: -EAGAIN is a result like any other, and the
 // callers in lib/conn/ wait for the socket and try again.
 //
-// All calls share one stretch of memory, laid out once:
+// All calls share one stretch of memory, laid out once, which is safe because
+// each of them copies in, runs and copies out before it returns:
 //
 //    headers | iovecs | control buffers | data
 //
-// Sharing is safe because each call copies in, runs and copies out within one
-// turn of the event loop. Read next: lib/ffi/types.ts.
+// Read next: lib/ffi/types.ts.
 
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
@@ -17,6 +17,7 @@ import { host } from './layouts.ts'
 import { allocate, check, declare, hasFunction, NULL } from './libc.ts'
 import { initMsghdr, readMsghdr, readMsgLen, setParts } from './msghdr.ts'
 
+/** One message, as recvmsg(2) returns it. */
 export type Received = {
   readonly data: Buffer
   /** The control buffer, as far as it was filled. See parseControlMessages. */
@@ -59,10 +60,9 @@ const RECEIVE_FLAGS = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
 /** Most bytes in one call, and so in one message: the rest goes in the next. */
 const MAX_BYTES = 4 * 1024 * 1024
 
-// Whatever the caller expects, there is room for as many descriptors as the
-// platform can bring (254 on the BSDs) and for credentials, pidfd and security
-// labels before them. A smaller buffer would lose descriptors on Linux, and on
-// darwin leave them open under numbers that are never reported.
+// Room for as many descriptors as the platform can bring (254 on the BSDs), and
+// for credentials, pidfd and security labels before them. A smaller buffer would
+// lose descriptors, which darwin leaves open under numbers it does not report.
 export const CONTROL_ROOM = cmsgSpace(254 * 4) + 8 * cmsgSpace(32)
 
 const HEADER_SIZE = Math.max(host.mmsghdr.size, host.msghdr.size)
@@ -71,7 +71,6 @@ const CONTROLS = IOVECS + MAX_BATCH * host.iovec.size
 const DATA = CONTROLS + MAX_BATCH * CONTROL_ROOM
 
 const memory = allocate(DATA + MAX_BYTES)
-const ENOMEM = -constants.errno.ENOMEM
 
 for (let slot = 0; slot < MAX_BATCH; slot++) {
   const iov = memory.base + IOVECS + slot * host.iovec.size
@@ -157,7 +156,8 @@ export function maxFdsPerMessage(): number {
   const control = buildRights(new Array<number>(host.maxFds).fill(0))
   memory.bytes.set(control, CONTROLS)
   place(0, DATA, 1, control.length)
-  const refusedByLibc = sendmsg(-1, memory.address, 0) === ENOMEM
+  const refusedByLibc =
+    sendmsg(-1, memory.address, 0) === -constants.errno.ENOMEM
   return refusedByLibc ? Math.min(host.maxFds, 252) : host.maxFds
 }
 

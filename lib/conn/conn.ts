@@ -16,6 +16,7 @@ import { limitsOf } from './limits.ts'
 import { Receiver } from './receiver.ts'
 import { Sender } from './sender.ts'
 
+/** A connected Unix stream socket: see unix(7), sendmsg(2) and recvmsg(2). */
 export class UnixConn {
   #fd: number
   readonly #watcher: Watcher

@@ -10,6 +10,7 @@ import { closeFd, connectTo, newSocket } from '../socket/unix.ts'
 import { abortError } from '../wait/abort.ts'
 import { UnixConn } from './conn.ts'
 
+/** `signal` ends the attempt with an AbortError. */
 export type ConnectOptions = { readonly signal?: AbortSignal }
 
 const { EAGAIN } = constants.errno

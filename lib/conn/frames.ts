@@ -15,6 +15,7 @@ import { closeAll, refuseOtherEnd } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 import { checkCount } from './limits.ts'
 
+/** One line of JSON and the descriptors that belong to it. */
 export type Frame = {
   /** What the peer sent: an object, of which nothing else is checked. */
   readonly value: Readonly<Record<string, unknown>>
@@ -22,6 +23,7 @@ export type Frame = {
   readonly fds: number[]
 }
 
+/** What a peer may send at most. */
 export type FrameOptions = {
   /** Most descriptors that a frame may bring: none unless given. */
   readonly maxFds?: number

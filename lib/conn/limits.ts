@@ -8,6 +8,7 @@ import type { DuplexOptions } from 'node:stream'
 /** Bytes, and the descriptors that came with them: the caller's to close. */
 export type ReceivedFds = { readonly data: Buffer; readonly fds: number[] }
 
+/** What one call to receive accepts. */
 export type ReceiveOptions = {
   /** Most bytes of data to receive, 65536 unless given. */
   readonly maxBytes?: number

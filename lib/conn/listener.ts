@@ -12,12 +12,14 @@ import { type BindOptions, listenAt } from '../wait/listen-at.ts'
 import { UnixConn } from './conn.ts'
 import { type Handler, type ServeOptions, Serving } from './serve.ts'
 
+/** Of the socket and its file, and what is done with errors of accept(2). */
 export type ListenOptions = BindOptions & {
   /** Called for an error after which accepting goes on, at most once a minute
    * for each kind; unless given, it becomes a warning of the process. */
   readonly onWarning?: (warning: Error) => void
 }
 
+/** `signal` ends the wait with an AbortError. */
 export type AcceptOptions = { readonly signal?: AbortSignal }
 
 /**
@@ -28,6 +30,7 @@ export type AcceptOptions = { readonly signal?: AbortSignal }
  * @throws Error EADDRINUSE, with the `pid` of the server that has the path, or
  * saying that the path is not a socket; EACCES; ENOENT; ENAMETOOLONG
  * @throws RangeError for `backlog` or `mode`
+ * @see bind(2), listen(2), unix(7)
  */
 export async function listen(
   path: string,
@@ -44,7 +47,12 @@ export async function listen(
   }
 }
 
-/** A listening socket. `for await` accepts one connection a round. */
+/**
+ * A listening socket, and its file. `for await` accepts one connection a round.
+ * The caller owns, and closes, the listener and the connections.
+ *
+ * @see accept(2)
+ */
 export class UnixListener {
   readonly path: string
   readonly #acceptor: Acceptor

@@ -5,8 +5,10 @@
 import { warn } from '../wait/accept.ts'
 import type { UnixConn } from './conn.ts'
 
+/** Called with each connection, which is closed when it has ended. */
 export type Handler = (conn: UnixConn) => void | Promise<void>
 
+/** Of listener.serve(). */
 export type ServeOptions = {
   /** Connections at a time, any number unless given. More of them wait in the
    * backlog. */
@@ -21,6 +23,7 @@ type Source = {
   close(): void
 }
 
+/** One call of listener.serve(). */
 export class Serving {
   readonly #handler: Handler
   readonly #most: number

@@ -1,4 +1,4 @@
-// Text that somebody else wrote, made safe to print on a terminal. ESC starts
+// Text that another user wrote, made safe to print on a terminal. ESC starts
 // commands to the terminal, U+009B is ESC and `[` in one character, `\r` goes
 // back to the start of the line and lets the rest forge another client's line,
 // and bidirectional controls change the order in which a line is displayed.

@@ -11,6 +11,7 @@ import { check, declare } from '../libc.ts'
 // int fcntl(int fd, int command, ...)
 const fcntl = declare('fcntl', 'int', ['int', 'int'])
 
+/** From st_mode, see inode(7), and isatty(3). */
 export type FdKind =
   | 'terminal'
   | 'pipe'
@@ -21,6 +22,7 @@ export type FdKind =
   | 'block device'
   | 'other'
 
+/** What describeFd() finds. */
 export type FdDescription = {
   readonly kind: FdKind
   /** As it was opened: O_RDONLY, O_WRONLY, O_RDWR; 'none' is O_PATH. */

@@ -34,8 +34,8 @@ const FOR_OTHERS = 0o077
 
 /**
  * bind(2): 0 or -errno. The file has `mode` from the moment it exists. A
- * chmod(2) of the path could not do that, and would follow a link that somebody
- * else put there meanwhile.
+ * chmod(2) of the path could not do that, and would follow a link that another
+ * user put there meanwhile.
  */
 export function bindFile(fd: number, path: string, mode: number): number {
   // Linux gives the file the mode of the socket itself, less the umask.

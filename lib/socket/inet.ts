@@ -32,6 +32,7 @@ const SOCK_DGRAM = 2 // on every platform
 /** Connections that may wait to be accepted. */
 const BACKLOG = 511
 
+/** tcp(7), udp(7). */
 export type Protocol = 'tcp' | 'udp'
 
 const { AF_INET6, SO_REUSEADDR } = inetAbi(process.platform)

@@ -31,6 +31,7 @@ const setsockopt = declare('setsockopt', 'int', [
 // int getrlimit(int resource, struct rlimit *limit)
 const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 
+/** struct ucred in unix(7). */
 export type Credentials = {
   /** 0 where the kernel does not tell. */
   readonly pid: number

@@ -128,7 +128,7 @@ function tryToListen(
   return undefined
 }
 
-// The action is not asynchronous, so nobody holds the lock for long.
+// The action is not asynchronous, so the lock is never held for long.
 async function withFolderLock<T>(folder: string, action: () => T): Promise<T> {
   const end = performance.now() + LOCK_TIMEOUT
   let lock = lockFolder(folder)
