@@ -110,6 +110,8 @@ class Terminal {
     const command = ['python3', TERMINAL, `${uid}`, 'sh', '-c', asRun(text)]
     const running = new Running(this.#t, command, { cwd, env })
     this.#running = running
+    // What is typed after the command has ended is read by no one.
+    running.child.stdin?.on('error', () => {})
     let expected = ''
     let isEnded = false
     for (const line of shown) {
