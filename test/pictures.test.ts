@@ -5,7 +5,7 @@ import { t } from 'tap'
 import { capture, draw } from './pictures.ts'
 import { blocksOf, read } from './readme.ts'
 import { commandsOf, patternOf } from './readme-session.ts'
-import { missing } from './support.ts'
+import { missing, plainEnv } from './support.ts'
 
 /** The text of a picture, a line for each line of its terminals. */
 function textOf(svg: string): string[] {
@@ -38,7 +38,7 @@ t.test('terminals.svg shows what the README shows', async (t) => {
 })
 
 t.test('a new one, from a run now', { skip: missing('tmux') }, async (t) => {
-  const svg = draw(await capture())
+  const svg = draw(await capture(plainEnv()))
   t.match(`${textOf(svg).join('\n')}\n`, shown())
   t.match(svg, 'prefers-color-scheme: dark')
 })

@@ -30,11 +30,13 @@ type Tmux = (...args: string[]) => string
 const [SERVER, CLIENT] = ['s:0.0', 's:0.1'] as const
 
 /** Runs server and client in two panes, types a line and Ctrl-D, and looks. */
-export async function capture(): Promise<Pane[]> {
+export async function capture(
+  inherited: NodeJS.ProcessEnv = process.env,
+): Promise<Pane[]> {
   const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
   const socket = ['-S', join(folder, 'tmux')]
   // node:ffi prints a warning, which is no part of the picture.
-  const env = { ...process.env, FDPASS_FFI: undefined }
+  const env = { ...inherited, FDPASS_FFI: undefined }
   const tmux: Tmux = (...args) =>
     execFileSync('tmux', [...socket, ...args], { encoding: 'utf8', env })
   try {
