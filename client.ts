@@ -29,7 +29,7 @@ for (;;) {
   // In the background (`&`, Ctrl-Z) the terminal is the shell's to read.
   waitForForeground()
   const conn = await dial(path, './server.ts')
-  // Whoever listens there gets to read this terminal: it had better be us.
+  // The server will read this terminal, so it has to be this user's, or root's.
   print(`Connected to ${path}, server pid ${ownPeer(conn).pid}`)
 
   // Ctrl-Z: before this process stops, the server lets go of the input, and
@@ -47,7 +47,7 @@ for (;;) {
   await conn.sendmsg('Here is my stdin', unixRights(0)).catch(fail)
   print(`Sent fd 0, pid ${process.pid}: ${kindOf(0)}`)
 
-  // The server says how it went, unless it dies. The lines go past us.
+  // The server says how it ended, unless it died. It alone reads the lines.
   const answer = await conn.recvmsg().catch(() => null)
   conn.close()
   process.removeAllListeners('SIGTSTP')

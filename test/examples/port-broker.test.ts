@@ -106,7 +106,7 @@ t.test(
       stderr: `${what}: it is taken, last given to pid ${client.pid}, uid 6`,
     })
 
-    // The broker is needed no longer than that.
+    // The socket goes on without the broker that made it.
     server.child.kill('SIGTERM')
     t.match(await server.exit, { code: 0 })
     if (missing('curl') === false) {
