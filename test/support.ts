@@ -130,7 +130,7 @@ export class Running {
   }
 
   /** Resolves once `pattern` was printed (stdout, stderr), with its match. */
-  async printed(pattern: RegExp, seconds = 20): Promise<RegExpMatchArray> {
+  async printed(pattern: RegExp, seconds = 60): Promise<RegExpMatchArray> {
     const giveUp = AbortSignal.timeout(seconds * 1000)
     let ended = false
     const end = this.exit.then(
@@ -299,7 +299,7 @@ export async function settledFds(pid: number): Promise<string[]> {
 export async function until(
   what: string,
   condition: () => boolean,
-  seconds = 20,
+  seconds = 60,
 ): Promise<void> {
   const end = Date.now() + seconds * 1000
   while (!condition()) {
