@@ -32,8 +32,8 @@ for (;;) {
   // The server will read this terminal, so it has to be this user's, or root's.
   print(`Connected to ${path}, server pid ${ownPeer(conn).pid}`)
 
-  // Ctrl-Z: before this process stops, the server lets go of the input, and
-  // then hangs up as well (or is stopped itself, and not waited for).
+  // Ctrl-Z: at the end of file the server closes the input and hangs up; only
+  // then does this process stop. A server that is stopped too gets one second.
   let isSuspended = false
   process.once('SIGTSTP', () => {
     isSuspended = true
@@ -41,13 +41,13 @@ for (;;) {
     setTimeout(() => conn.close(), 1000).unref()
   })
 
-  // Descriptors ride on real bytes, at least one, hence the text. Our fd 0
-  // stays open and ours, but from here on nothing may read it: of two readers
-  // of one open file description each gets what the other has not taken yet.
+  // A descriptor needs at least one byte of data beside it, hence the text. Our
+  // fd 0 stays open and ours, but from here on nothing here may read it: of two
+  // readers of one input each gets what the other has not taken yet.
   await conn.sendmsg('Here is my stdin', unixRights(0)).catch(fail)
   print(`Sent fd 0, pid ${process.pid}: ${kindOf(0)}`)
 
-  // The server says how it ended, unless it died. It alone reads the lines.
+  // The server, which alone reads the lines, says why it has stopped reading.
   const answer = await conn.recvmsg().catch(() => null)
   conn.close()
   process.removeAllListeners('SIGTSTP')

@@ -3,8 +3,8 @@
 // standard input. Start it in one terminal and client.ts in another: the lines
 // that you type there appear here, and the client never touches them.
 //
-// The client's fd 0 becomes another fd here, for the same open file description.
-// A terminal or a pipe is opened anew to be read, so that O_NONBLOCK is set on
+// The client's fd 0 is another fd here, for the same open file description. A
+// terminal or a pipe is opened anew to be read, so that O_NONBLOCK is set on
 // a description of our own. Partner: client.ts. Open unix(7), cmsg(3) and
 // recvmsg(2) with it. Read next: examples/bare.ts.
 
@@ -32,35 +32,35 @@ print(`Server ready on ${path}, pid ${process.pid}`)
 // close() removes the socket file and hangs up on all clients.
 onStop(() => listener.close())
 
-// None is awaited before the next client. Each connection is closed when its
-// handler ends; while there are 50, the next client waits to be accepted.
+// Each connection has its own call of the handler and is closed when that ends.
+// While there are 50, the next client waits to be accepted.
 let count = 0
 const handler = async (conn: UnixConn): Promise<void> => {
-  // From the kernel, not from the client, who could say anything.
+  // From the kernel: the client cannot choose what this says.
   const { pid, uid } = conn.peerCredentials()
   // Bytes, and the descriptors of all SCM_RIGHTS control messages beside them.
-  // More than `maxFds` are an error: each costs memory, and its turn to print.
+  // More than `maxFds` are an error: each takes memory, and time to print.
   const got = await conn.recvFds({ maxFds: 8 }).catch((error: Error) => error)
-  // Who leaves without a message only tried whether a server is here.
+  // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
   print(`${client}: connected, pid ${pid}, uid ${uid}`)
   const reason = await serve(conn, client, got).catch(messageOf)
-  if (conn.fd < 0) return // Not the client hung up, but this server stops.
+  if (conn.fd < 0) return // This server is stopping and has closed it.
   print(`${client}: ${reason}`)
   await conn.sendmsg(reason).catch(() => {}) // The client may be gone already.
 }
 await listener.serve(handler, { most: 50 }).catch(fail)
 print('Server stopped')
 
-// Returns why it is over.
+// Returns why the server has stopped reading.
 async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
   if (got instanceof Error) return got.message
   const { data, fds } = got
   print(`${client}: says "${data.toString('utf8', 0, 200)}"`)
   if (fds.length === 0) return 'No descriptor came'
 
-  // The numbers are the lowest that were free here. There they are others.
+  // The numbers are the lowest that were free here; the client's are others.
   const over = new AbortController()
   const readings = fds.map((fd, index) => {
     const theirs = index === 0 ? 'fd 0 there' : 'another there'
@@ -71,8 +71,8 @@ async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
   try {
     return await Promise.race([end, hungUp(conn)])
   } finally {
-    // Before the client is told: a server that went on reading its terminal
-    // would take every other keystroke from the shell.
+    // Before the client is told: if the server went on reading, it would take
+    // from the shell a part of what is typed.
     over.abort()
   }
 }
@@ -82,12 +82,12 @@ async function printLines(fd: number, client: string, over: AbortSignal) {
   const input = addAbortSignal(over, readableFrom(fd))
   for await (const line of linesOf(input)) {
     if (over.aborted) break
-    await print(`${client}> ${line}`) // Resolves when others had their turn.
+    await print(`${client}> ${line}`) // Long inputs leave time for others.
   }
   return 'End of input'
 }
 
-// The client has said everything, so this waits until it leaves.
+// The client has nothing more to send, so this waits until it hangs up.
 async function hungUp(conn: UnixConn): Promise<string> {
   const more = await conn.recvFds({ maxFds: 0 })
   if (more !== null) return 'Expected one message, got two'

@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
-// The whole trick on one page, in one process and without waiting: a file is
+// The whole trick on one page, in one process, with blocking calls: a file is
 // opened, its descriptor goes into one end of a socket pair and comes out of
 // the other under another number, and the file is read through that number.
 // Run it: it prints the two numbers and the first line of this file. Read next:
@@ -36,8 +36,8 @@ const ends = allocate(8)
 check('socketpair', socketpair(AF_UNIX, SOCK_STREAM, 0, ends.address))
 const [near, far] = [ends.bytes.readInt32LE(0), ends.bytes.readInt32LE(4)]
 
-// One stretch of memory for both calls: the msghdr, which points to the iovec,
-// which points to the data; and, from the msghdr, to the control buffer.
+// One stretch of memory for both calls. The msghdr, at its start, points to the
+// iovec and to the control buffer; the iovec points to the data.
 const [IOVEC, DATA, CONTROL] = [64, 128, 192]
 const room = cmsgSpace(4) // one descriptor, as a C int
 const memory = allocate(CONTROL + room)
@@ -49,13 +49,14 @@ const parts = {
 }
 initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
 
-// Send: the control message names our number.
+// Send: the control message holds the number that the file has here.
 const file = openSync(import.meta.filename, 'r')
 memory.bytes.set(unixRights(file), CONTROL)
 setParts(memory.bytes, 0, IOVEC, parts, host)
 check('sendmsg', sendmsg(near, memory.address, 0))
 
-// Receive: the kernel has written another number in its place.
+// Receive: the kernel writes a control message with a new number. The buffer is
+// zeroed before, so that nothing of what was sent can be taken for it.
 memory.bytes.fill(0, CONTROL)
 setParts(memory.bytes, 0, IOVEC, parts, host)
 check('recvmsg', recvmsg(far, memory.address, MSG_CMSG_CLOEXEC))

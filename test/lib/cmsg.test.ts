@@ -257,7 +257,7 @@ t.test(
   },
 )
 
-t.test('a million hostile control buffers harm nobody', async (t) => {
+t.test('a million hostile control buffers do no harm', async (t) => {
   // A seeded generator: the same million on every run (xorshift32).
   let state = 0x9e3779b9
   const random = (below: number): number => {
