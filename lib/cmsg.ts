@@ -12,8 +12,7 @@
 // LEN is what stands in cmsg_len: header and payload. SPACE is what the message
 // takes up: LEN, rounded up so that the next header is aligned. One descriptor
 // fills 24 bytes and so do two. A receiver with room for one may therefore get
-// two, and must count what came.
-// Read next: lib/msghdr.ts.
+// two, and must count what came. Read next: lib/msghdr.ts.
 
 import { Buffer } from 'node:buffer'
 
@@ -125,6 +124,7 @@ export function parseUnixRights(
   return checkGranted(readInts(message.data))
 }
 
+/** Whether a control message is of the type SCM_RIGHTS. */
 export function isRights(message: Omit<ControlMessage, 'data'>, abi = host) {
   const { SOL_SOCKET, SCM_RIGHTS } = abi.constants
   return message.level === SOL_SOCKET && message.type === SCM_RIGHTS
@@ -132,8 +132,8 @@ export function isRights(message: Omit<ControlMessage, 'data'>, abi = host) {
 
 /**
  * The descriptors in a control buffer: those that SCM_RIGHTS control messages
- * carry, and the others, which the kernel added and nobody sent (SCM_PIDFD). Of
- * the others one may be negative: why the kernel could not make it.
+ * carry, and the others, which the kernel itself added (SCM_PIDFD). One of the
+ * others may be negative: the -errno with which the kernel failed to make it.
  *
  * @throws Error as parseControlMessages and parseUnixRights do
  */
@@ -171,13 +171,13 @@ function sort(control: Uint8Array, isStrict: boolean, abi: Abi) {
   return { rights, others }
 }
 
-// A Buffer costs as much to make as to read what is in it.
+// To make a Buffer takes as long as to read what is in it.
 function asBuffer(control: Uint8Array): Buffer {
   if (Buffer.isBuffer(control)) return control
   return Buffer.from(control.buffer, control.byteOffset, control.length)
 }
 
-// Nothing in the buffer is believed. darwin leaves the original cmsg_len behind
+// No length in the buffer is trusted. darwin leaves the original cmsg_len there
 // when it cut a message short, and a cmsg_len of 0 sends the C macro of the
 // BSDs round for ever. So a payload ends where the buffer ends at the latest,
 // and the walk ends at a header that claims less than itself. The padding of
@@ -204,7 +204,7 @@ function walk(bytes: Buffer, isStrict: boolean, abi: Abi) {
   return messages
 }
 
-// A payload that is no multiple of an int ends in a scrap, not a descriptor.
+// Bytes at the end of a payload that do not fill an int are no descriptor.
 function readInts(bytes: Buffer, start = 0, end = bytes.length): number[] {
   const ints: number[] = []
   for (let at = start; at + FD_SIZE <= end; at += FD_SIZE) {

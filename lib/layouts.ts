@@ -13,6 +13,7 @@
 
 import { endianness } from 'node:os'
 
+/** The layouts of one platform, and its constants. */
 export type Abi = {
   readonly name: string
   readonly pointerSize: 4 | 8
@@ -237,7 +238,7 @@ const freebsd: Abi = {
   ...darwin,
   name: 'freebsd 64-bit',
   cmsgAlignment: 8,
-  // The odd one: a header of 12 bytes whose data begins at 16.
+  // Here alone the data does not begin where the header of 12 bytes ends.
   cmsghdr: {
     size: 12,
     cmsg_len: 0,
@@ -269,8 +270,10 @@ export const abis: Readonly<Record<string, Abi>> = {
 }
 
 /**
- * The layout for one platform, or an error: a guess would write a length over
- * a pointer.
+ * The layout for one platform.
+ *
+ * @throws Error for a platform that is not known: with a guess, a length could
+ * be written over a pointer
  */
 export function selectAbi(
   platform: string,
@@ -297,6 +300,7 @@ export function selectAbi(
  * that need not wait; the first that has to wait would never end.
  *
  * @param versions those of `process`
+ * @throws Error in Bun and Deno
  */
 export function refuseOtherRuntimes(
   versions: Readonly<Record<string, string | undefined>>,

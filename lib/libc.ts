@@ -60,9 +60,9 @@ export function hasFunction(name: string): boolean {
 }
 
 /**
- * Zeroed memory at a known address. V8 never moves the memory behind a Buffer
- * of its own, but frees it with the Buffer: keep the result for as long as an
- * address into it is in use.
+ * `size` bytes of zeroed memory at a known address. V8 never moves the memory
+ * behind a Buffer of its own, but frees it with the Buffer: keep the result for
+ * as long as an address into it is in use.
  */
 export function allocate(size: number): Memory {
   const bytes = Buffer.from(new ArrayBuffer(size))

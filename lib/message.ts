@@ -6,7 +6,6 @@
 // each of them copies in, runs and copies out before it returns:
 //
 //    headers | iovecs | control buffers | data
-//
 // Read next: lib/ffi/types.ts.
 
 import { Buffer } from 'node:buffer'
@@ -26,6 +25,7 @@ export type Received = {
   readonly flags: number
 }
 
+/** One message, as sendmsg(2) takes it. */
 export type Outgoing = {
   readonly data: Uint8Array
   /** Control messages, such as unixRights() builds, or nothing. */
@@ -61,7 +61,7 @@ const RECEIVE_FLAGS = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
 const MAX_BYTES = 4 * 1024 * 1024
 
 // Room for as many descriptors as the platform can bring (254 on the BSDs), and
-// for credentials, pidfd and security labels before them. A smaller buffer would
+// for credentials, pidfd, security labels before them. A smaller buffer would
 // lose descriptors, which darwin leaves open under numbers it does not report.
 export const CONTROL_ROOM = cmsgSpace(254 * 4) + 8 * cmsgSpace(32)
 

@@ -56,7 +56,7 @@ export function prepare(
   const rights = messages.filter((message) => isRights(message))
   const fds = rights.flatMap((message) => parseUnixRights(message))
   checkRights(bytes, fds.length)
-  // Rights to nothing are no control message: darwin's sendmsg wants none.
+  // An SCM_RIGHTS message without descriptors: darwin's sendmsg takes none.
   const isEmpty = fds.length === 0 && rights.length === messages.length
   return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
 }
@@ -74,7 +74,7 @@ export function prepareRights(
 function bytesOf(data: string | Uint8Array): Uint8Array {
   if (typeof data === 'string') return Buffer.from(data)
   if (data instanceof Uint8Array) {
-    // A detached one says it is empty. It cannot be looked into, and throws.
+    // A detached one has the length 0 as well, but a new view of it throws.
     if (data.length === 0) new Uint8Array(data.buffer)
     return data
   }

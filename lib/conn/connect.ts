@@ -25,8 +25,8 @@ const RETRY_DELAY = 20
  *
  * @param path of the socket file; on Linux `'\0name'` for an abstract name
  * @param options.signal aborts the wait
- * @throws Error ENOENT, ECONNREFUSED if nobody listens; EACCES; ENAMETOOLONG;
- * AbortError
+ * @throws Error ENOENT, ECONNREFUSED if no server listens; EACCES;
+ * ENAMETOOLONG; AbortError
  * @see connect(2), unix(7)
  * @example
  * const conn = await connect('/tmp/echo.sock')

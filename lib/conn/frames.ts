@@ -1,6 +1,6 @@
-// Requests and answers with descriptors, over a stream, which has no message boundaries.
-// A frame is one line of JSON, an object, whose `fds` says how many descriptors
-// belong to it:
+// Requests and answers with descriptors, over a stream, which has no message
+// boundaries. A frame is one line of JSON, an object, whose `fds` says how many
+// descriptors belong to it:
 //
 //    {"port":80,"fds":1}\n
 //
@@ -35,7 +35,13 @@ export type FrameOptions = {
 
 const NEWLINE = 10
 
-/** Sends one frame. `fds` remain the caller's, as for conn.sendFds(). */
+/**
+ * Sends one frame: the fields of `value`, and `fds` as their number. The
+ * descriptors remain the caller's.
+ *
+ * @returns and throws as conn.sendFds() does
+ * @see unix(7)
+ */
 export function sendFrame(
   conn: UnixConn,
   value: object,
@@ -55,7 +61,8 @@ export function sendFrame(
  * conversation that goes on keeps its generator, and calls next().
  *
  * @throws Error as conn.recvFds() does, and for what is no frame. The
- * descriptors that came are closed, and what follows would make no sense
+ * descriptors that came are closed, and no more frames can be received
+ * @see unix(7)
  * @example
  * for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
  *   const [fd] = fds

@@ -18,7 +18,7 @@ export type ReceiveOptions = {
   readonly signal?: AbortSignal | undefined
 }
 
-/** The same, with what was not given filled in. */
+/** The same, with the defaults for what was not given. */
 export type Limits = {
   readonly maxBytes: number
   readonly maxFds: number

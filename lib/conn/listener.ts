@@ -1,6 +1,6 @@
 // A server's side: the listening socket, its file, and the connections that
-// come in. How it gets its path: wait/listen-at.ts. What serve() does: serve.ts.
-// Open unix(7), listen(2) and accept(2) beside it.
+// come in. How it gets its path: wait/listen-at.ts. What serve() does:
+// serve.ts. Open unix(7), listen(2) and accept(2) beside it.
 // Read next: lib/conn/serve.ts.
 
 import type { Stats } from 'node:fs'
@@ -149,6 +149,7 @@ export class UnixListener {
     for (const serving of this.#servings.keys()) serving.hangUp()
   }
 
+  /** close(), for `using`. The handlers of serve() may still run. */
   [Symbol.dispose](): void {
     this.close()
   }
@@ -159,11 +160,13 @@ export class UnixListener {
     await Promise.allSettled(this.#servings.values())
   }
 
+  /** Waiting to accept keeps the process alive, as it does at first. */
   ref(): this {
     this.#acceptor.keepAlive(true)
     return this
   }
 
+  /** Waiting to accept does not keep the process alive. */
   unref(): this {
     this.#acceptor.keepAlive(false)
     return this

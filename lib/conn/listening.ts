@@ -19,6 +19,7 @@ const LOOPBACK = '127.0.0.1'
  *
  * @param text `PATH`, `PORT`, `ADDRESS:PORT`, `[ADDRESS]:PORT` or `@NAME`
  * @throws RangeError for anything else
+ * @see unix(7), ip(7)
  */
 export function canonicalAddress(text: string): string {
   if (isAbstractName(text)) return text
@@ -52,7 +53,9 @@ export class ListeningSocket {
    *
    * @param options for Unix sockets
    * @throws Error EADDRINUSE; EADDRNOTAVAIL; EACCES; ENOENT; ENAMETOOLONG
-   * @throws RangeError as canonicalAddress, and for a name where digits belong
+   * @throws RangeError as canonicalAddress, and for a host name, as addresses
+   * are in digits
+   * @see bind(2), listen(2)
    */
   static async open(
     text: string,
@@ -77,6 +80,7 @@ export class ListeningSocket {
     this.fd = -1
   }
 
+  /** close(), for `using`. */
   [Symbol.dispose](): void {
     this.close()
   }

@@ -39,6 +39,7 @@ let controlAhead = 0
 
 const FD_SIZE = 4
 
+/** Receives the messages of one connection. Used by UnixConn alone. */
 export class Receiver {
   readonly #fd: number
   readonly #watcher: Watcher
@@ -71,7 +72,7 @@ export class Receiver {
     return new Promise((resolve, reject) => {
       const call = { maxBytes, maxFds, readsAhead, take, resolve, reject }
       const waiting = signal ? this.#abortable(call, signal) : call
-      // push() onto an empty array makes room for 17.
+      // push() onto an empty array would reserve memory for 17 calls.
       if (this.#waiting.length === 0) this.#waiting = [waiting]
       else this.#waiting.push(waiting)
       this.#serve()
@@ -118,8 +119,8 @@ export class Receiver {
     return waiting
   }
 
-  // Runs in callbacks of the event loop, where nobody could catch an error: all
-  // of them go to the call that they arose for.
+  // Runs in callbacks of the event loop, where no caller could catch an error:
+  // each error rejects the call that it arose for.
   #serve(): void {
     for (;;) {
       const call = this.#waiting[0]
@@ -173,8 +174,9 @@ export class Receiver {
   }
 }
 
-// Were every message full, at most half of the process's descriptors are read
-// ahead: peers that send faster than they are served could use up the table.
+// Without a limit, peers that send faster than they are served could use up the
+// descriptor table. So at most half of it is read ahead, even if each message
+// carries as many descriptors as it can.
 function batchLimit(): number {
   const free = descriptorLimit() / 2 - controlAhead / FD_SIZE
   return Math.max(1, Math.floor(free / host.maxFds))

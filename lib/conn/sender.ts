@@ -21,6 +21,7 @@ const { EAGAIN, ENOBUFS, EMSGSIZE } = constants.errno
 /** System calls in one turn of the event loop, so that others get theirs. */
 const CALLS_PER_TURN = 64
 
+/** Sends the messages of one connection, in order. Used by UnixConn alone. */
 export class Sender {
   readonly #fd: number
   readonly #watcher: Watcher
@@ -39,6 +40,7 @@ export class Sender {
     this.#watcher = watcher
   }
 
+  /** Resolves when the kernel has every byte; rejects as UnixConn.sendmsg. */
   send({ data, control }: Outgoing): Promise<void> {
     if (this.#failure) return Promise.reject(this.#failure())
     const dataLength = data.length
@@ -53,8 +55,8 @@ export class Sender {
   /**
    * Rejects what was not sent yet, and all that would be sent later.
    *
-   * @param reason makes the error: its stack takes longer than all the rest,
-   * and mostly nothing waits
+   * @param reason makes the error, for each send that waits. Mostly none does,
+   * and then the time to record the error's stack is saved
    */
   close(reason: () => Error = closedError): void {
     this.#stopWaiting?.()
@@ -62,8 +64,8 @@ export class Sender {
     for (const { reject } of this.#queue.splice(0)) reject(reason())
   }
 
-  // Called by the event loop, where nobody could catch an error: each goes to
-  // the send that it arose for.
+  // Called by the event loop, where no caller could catch an error: each error
+  // rejects the send that it arose for.
   #flush(): void {
     this.#busy = true
     while (this.#queue.length > 0) {
@@ -86,9 +88,9 @@ export class Sender {
     this.#busy = false
   }
 
-  // `length` bytes of the first message are gone, and with the first of them
-  // the descriptors: what is left is bytes alone, for the watcher to write.
-  // They are copied: libuv reads them later, whatever became of the caller's.
+  // The kernel has taken `length` bytes of the first message, and with the
+  // first of them the descriptors. The watcher writes the other bytes. They are
+  // copied: when libuv reads them, the caller's memory may have changed.
   #advance(length: number): boolean {
     const first = this.#queue[0]
     if (first && length < first.dataLength) {
@@ -100,23 +102,23 @@ export class Sender {
     return true
   }
 
-  // After a failure the peer has a part of a message. Whatever followed would
-  // be taken for the rest of it, so nothing does. The peer is told by the end
-  // of file; what it has sent can still be received.
+  // After a failure the peer has a part of a message, and would take the next
+  // one for the rest of it. So nothing more is sent, and the peer gets the end
+  // of file. What it has sent can still be received.
   #written(error: Error | null | undefined): void {
     if (this.#failure) return // closed, and the descriptor with it
     if (error) {
       this.close(() => error)
       try {
         shutdownWriting(this.#fd)
-      } catch {} // ENOTCONN of macOS: the peer is gone, and needs no telling
+      } catch {} // ENOTCONN, on macOS, if the peer is gone.
       return
     }
     this.#queue.shift()?.resolve()
     this.#flush()
   }
 
-  // Nothing of the first message is gone. False if it has to wait.
+  // The kernel has taken nothing of the first message. False if it must wait.
   #fail(errno: number): boolean {
     const hasControl = Boolean(this.#queue[0]?.control.length)
     if (!mustWait(errno, hasControl)) {

@@ -126,11 +126,13 @@ export class FdStream extends Duplex {
     done(error)
   }
 
+  /** Waiting to receive keeps the process alive, as it does at first. */
   ref(): this {
     this.#conn.ref()
     return this
   }
 
+  /** Waiting to receive does not keep the process alive. */
   unref(): this {
     this.#conn.unref()
     return this

@@ -1,7 +1,7 @@
 // The engine without any package: node:ffi, which Node has by default from
 // 26.10 on. It is experimental, and Node says so once on stderr. It takes and
-// gives pointers as bigint, and V8 calls C without a detour, so that a call
-// costs a small part of what it costs through an addon.
+// gives pointers as bigint, and V8 calls C directly, so that a call takes a
+// small part of the time that it takes through an addon.
 //
 // Open https://nodejs.org/api/ffi.html beside it.
 // Read next: lib/socket/unix.ts.
@@ -101,7 +101,7 @@ function find32(
   try {
     return library.getFunction(name, signature)
   } catch (error) {
-    // The platform does not have it: that matters to who calls it alone.
+    // The platform does not have it. That is an error only for its callers.
     return () => {
       throw error
     }

@@ -36,6 +36,7 @@ export type Memory = {
   readonly address: Address
 }
 
+/** What makes the calls: see libc.ts, which chooses one. */
 export type Engine = {
   readonly name: 'ffi-rs' | 'node:ffi'
   /** A function that is missing on this platform fails when it is called. */

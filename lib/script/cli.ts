@@ -146,7 +146,7 @@ export async function dial(path: string, server: string): Promise<UnixConn> {
 
 /**
  * Who is at the other end; exits 1 unless that is this user, or root. To be
- * called before anything is sent that nobody else should have.
+ * called before anything is sent that no other user should have.
  */
 export function ownPeer(conn: UnixConn): Credentials {
   const peer = conn.peerCredentials()

@@ -1,7 +1,7 @@
 // Job control for a program that gives its terminal to another process to read.
-// It reads nothing itself, so that the kernel does not stop it in the background
-// as it would stop a reader. Open credentials(7), "Sessions and
-// process groups", and tcgetpgrp(3) with it.
+// It reads nothing itself, so the kernel does not stop it in the background as
+// it would stop a reader. Open credentials(7), "Sessions and process groups",
+// and tcgetpgrp(3) with it.
 
 import { declare, NULL, systemError } from '../libc.ts'
 import { fail } from './cli.ts'

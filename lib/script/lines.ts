@@ -1,6 +1,6 @@
 // Text lines from a stream of bytes, in constant memory. node:readline would
 // do, but for a peer that never ends its line: readline keeps all of it until
-// the string is too long, and then throws where nobody can catch it.
+// the string is too long, and then throws where no caller can catch it.
 // Read next: lib/script/job.ts.
 
 import { StringDecoder } from 'node:string_decoder'

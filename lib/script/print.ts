@@ -1,4 +1,4 @@
-// Printing line by line without holding up anybody. A client may send a file of
+// Printing line by line without delaying other clients. One may send a file of
 // a million empty lines: printed in one go, they would keep the event loop, and
 // with it every other client, waiting for seconds. So only some lines are
 // printed in each turn of the event loop, and none while stdout is full.
@@ -16,8 +16,8 @@ const LINES_PER_TURN = 100
 
 /**
  * A function that prints one line on `out`, by way of printable(). It resolves
- * when the caller may print its next line: await it in a loop over somebody
- * else's lines. Callers that wait are served in order. It never rejects: errors
+ * when the caller may print its next line: await it in a loop over lines that a
+ * client sends. Callers that wait are served in order. It never rejects: errors
  * of `out` are for the listeners of its 'error' event.
  */
 export function linePrinter(
@@ -47,7 +47,7 @@ export function linePrinter(
 
 /**
  * Copies `input` to `out`: byte for byte, but line by line through printable()
- * if `out` is a terminal, on which the bytes of somebody else could act.
+ * if `out` is a terminal, on which bytes that a client sends could act.
  */
 export async function show(
   input: Readable,

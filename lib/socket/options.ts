@@ -1,6 +1,6 @@
-// What a socket is asked, and told, by getsockopt(2), setsockopt(2) and
-// getsockname(2); and how many descriptors the process may have. Open
-// socket(7) and unix(7) beside it.
+// Options of a socket, read and set (getsockopt(2), setsockopt(2)), its name
+// (getsockname(2)), and how many descriptors the process may have
+// (getrlimit(2)). Open socket(7) and unix(7) beside it.
 // Read next: lib/socket/peer.ts.
 
 import { Buffer } from 'node:buffer'

@@ -14,9 +14,9 @@ import { Watcher } from './watcher.ts'
 const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK } = constants.errno
 
 /**
- * Errors that say that this descriptor will never give a connection. Not among
- * them: EOPNOTSUPP, which is for a datagram socket, and there no Watcher waits;
- * from TCP it means that the network refused one connection.
+ * Errors that say that this descriptor will never give a connection. EOPNOTSUPP
+ * is not among them: from TCP it means that the network refused one connection,
+ * and of a datagram socket, which has it too, no Watcher can be made.
  */
 const LASTING = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
 

@@ -11,6 +11,7 @@
 
 import { Socket } from 'node:net'
 
+/** As a Watcher, but for whenWritable(), which watcher.ts adds. */
 export class EmptyRead extends Socket {
   readonly #onReadable: (failure?: Error) => void
   /** Whether libuv reports: it does until pause(), which costs a call. */

@@ -5,9 +5,10 @@
 //    event loop's epoll ---> watcher ---> our epoll ---> any number of sockets
 //
 // Node makes a net.Socket from a socket, pipe or terminal only, and checks that
-// in its constructor. The event loop looks later, when it first waits, and takes
-// whatever can be polled. In between, dup3(2) puts the epoll instance in the
-// place of a socket. The watcher never reads, so it works with either.
+// in its constructor. The event loop registers the number later, when it first
+// waits, and takes whatever can be polled. In between, dup3(2) puts the epoll
+// instance in the place of a socket. The watcher never reads, so it works with
+// either.
 //
 // Linux only. Open epoll(7) and epoll_ctl(2) beside it.
 // Read next: lib/wait/watchset.ts.
@@ -53,6 +54,7 @@ const EVENTS_PER_CALL = 64
 
 const events = allocate(EVENTS_PER_CALL * event.size)
 
+/** One epoll instance, and a watcher that waits for it. */
 export class Epoll {
   readonly #epoll: number
   readonly #watcher: EmptyRead
@@ -124,6 +126,7 @@ export class Epoll {
     this.#watcher.keepAlive(false)
   }
 
+  /** Closes the epoll instance, and none of the descriptors on its list. */
   close(): void {
     this.#watcher.close()
     this.#fds.clear()

@@ -21,6 +21,7 @@ import { refuseDescriptors } from '../socket/options.ts'
 import { isAbstract } from '../socket/sockaddr.ts'
 import { bindTo, closeFd, listenOn, newSocket } from '../socket/unix.ts'
 
+/** Of a listening Unix socket and its file. */
 export type BindOptions = {
   /** Connections that may wait to be accepted: 511 unless given. */
   readonly backlog?: number
@@ -120,8 +121,8 @@ function tryToListen(
   const listening = listenOn(fd, backlog)
   if (listening < 0 && file) removeIfSame(path, file)
   check('listen', listening, path)
-  // Without the lock, or from somebody who does not use it, another server may
-  // have taken our file for stale until now. From now on it answers.
+  // If the lock could not be had, or another program does not use it, another
+  // server may have taken our file for stale until now, when it answers.
   if (!file?.isSocket() || !isSame(lstatAt(path), file)) {
     throw systemError('listen', -EADDRINUSE, `${path}: replaced by another`)
   }

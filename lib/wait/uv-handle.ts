@@ -14,7 +14,7 @@ export const WRITABLE = 2
 
 const HANDLES_PER_BLOCK = 64
 
-/** Whom libuv's callback is for. It must not throw. */
+/** Whose note() libuv's callback calls. It must not throw. */
 type Owner = { note(status: number, events: number): void }
 
 type Uv = ReturnType<typeof openUv>

@@ -49,6 +49,7 @@ function tellAll(): void {
   }
 }
 
+/** As a Watcher. */
 export class UvPoll {
   #fd: number
   readonly #handle: bigint

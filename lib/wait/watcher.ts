@@ -1,7 +1,7 @@
 // Waiting for one descriptor, without reading from it and without a thread.
-// There are two ways, and one interface: uv_poll, for which Node has to lend us
-// libuv (uv-poll.ts), and a read into an empty buffer, which works with every
-// Node and in every thread (empty-read.ts).
+// There are two ways, with one interface: uv_poll, which is part of libuv and
+// which only node:ffi can call (uv-poll.ts), and a read into an empty buffer,
+// which works with every Node and in every thread (empty-read.ts).
 // Read next: lib/wait/empty-read.ts.
 
 import { isMainThread } from 'node:worker_threads'
@@ -11,6 +11,7 @@ import { EmptyRead } from './empty-read.ts'
 import { UvPoll } from './uv-poll.ts'
 import { whenWritable } from './writable.ts'
 
+/** What waits for one descriptor, on behalf of the connection that owns it. */
 export type Watcher = {
   /**
    * From here on the owner is told, again and again, while a read would not
@@ -38,7 +39,7 @@ export type Watcher = {
   close(): void
 }
 
-/** The empty read, and what it cannot do by itself: wait for room. */
+/** The empty read, with whenWritable(), which it cannot do by itself. */
 export class SocketWatcher extends EmptyRead implements Watcher {
   readonly #fd: number
 

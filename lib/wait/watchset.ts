@@ -1,7 +1,7 @@
 // Waiting for many connections. With uv_poll each has a watcher of its own,
-// which is small. Without, a watcher costs about 4 KB of this process's memory:
-// on Linux the list of descriptors is then kept in the kernel (epoll.ts), where
-// each costs next to nothing, and elsewhere the price is paid.
+// which is small. Without it a watcher takes about 4 KB of this process's
+// memory. So on Linux the list of descriptors is then kept in the kernel
+// (epoll.ts), where each takes little; elsewhere each has such a watcher.
 // Read next: lib/wait/uv-poll.ts.
 
 import { closeSync } from 'node:fs'

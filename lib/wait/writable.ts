@@ -16,7 +16,7 @@ let epoll: Epoll | undefined
 
 /**
  * Calls back once, when there may be room in `fd`, or its peer is gone. Never
- * throws: its caller may be a microtask, where nobody could catch it.
+ * throws: its caller may be a microtask, where no error could be caught.
  *
  * @param tries how often in a row there was none
  * @returns ends the wait. To be called before `fd` is closed
