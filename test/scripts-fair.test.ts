@@ -15,6 +15,7 @@ import { t } from 'tap'
 import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
 import {
+  isStopped,
   missing,
   openFds,
   Running,
@@ -36,11 +37,12 @@ t.test('files of bare newlines delay no other client', async (t) => {
     stdio: ['ignore', out, 'pipe'],
   })
   closeSync(out)
-  const output = (): string => readFileSync(printed, 'utf8')
+  const output = (): Buffer => readFileSync(printed)
   await until('the server', () => output().includes('Server ready'))
 
+  // More than is printed before the other client has come and gone.
   const file = join(folder, 'newlines')
-  writeFileSync(file, '\n'.repeat(2_000_000))
+  writeFileSync(file, '\n'.repeat(20_000_000))
   const fds = Array.from({ length: 5 }, () => openSync(file, 'r'))
   const flood = await connect(path)
   await flood.sendFds('five files', fds)
@@ -50,8 +52,14 @@ t.test('files of bare newlines delay no other client', async (t) => {
   const other = await run(t, script('client.ts', path), { input: 'a\nb\n' })
   t.equal(other.code, 0)
   // All that it needs is there when the server says so: this is its turns only.
-  const [, between = ''] =
-    /client 2: says((?:.|\n)*)client 2> b\n/.exec(output()) ?? []
+  const all = output()
+  t.notOk(all.includes('client 1: End'), 'the files are long enough')
+  const [says, end] = [
+    all.indexOf('client 2: says'),
+    all.indexOf('client 2> b'),
+  ]
+  t.ok(says > 0 && end > says, 'the other client was served')
+  const between = all.toString('utf8', says, end)
   t.match(between, 'client 2> a\n')
   const others = between.match(/client 1> /g)?.length ?? 0
   t.ok(others < 20_000, `${others} lines of the other client in between`)
@@ -63,15 +71,19 @@ t.test('files of bare newlines delay no other client', async (t) => {
 
 t.test('10,000 lines in one chunk are printed in turns', async (t) => {
   const { path, server } = await startServer(t)
+  // Stopped, until both clients and all their lines are there.
+  process.kill(server.pid, 'SIGSTOP')
+  await until('a server that is stopped', () => isStopped(server.pid))
   const clients = [await connect(path), await connect(path)]
   const text = Array.from({ length: 10_000 }, (_, i) => `${i}\n`).join('')
-  const file = join(temporaryFolder(t), 'lines')
-  writeFileSync(file, text)
   for (const conn of clients) {
-    const fd = openSync(file, 'r')
-    await conn.sendFds('lines', [fd])
-    closeSync(fd)
+    const [near, far] = newSocketpair()
+    t.equal(writeSync(near, text), text.length)
+    closeSync(near)
+    await conn.sendFds('lines', [far])
+    closeSync(far)
   }
+  process.kill(server.pid, 'SIGCONT')
   for (const conn of clients) {
     t.equal(`${(await conn.recvmsg())?.data}`, 'End of input')
     conn.close()

@@ -1,10 +1,10 @@
 // client.ts under a shell with job control: after Ctrl-Z, and in the
 // background, what is typed is for the shell, and for the server after `fg`.
 
-import { readFileSync } from 'node:fs'
 import { type Test, t } from 'tap'
 
 import {
+  isStopped,
   noTerminal,
   openFds,
   script,
@@ -26,9 +26,6 @@ async function start(t: Test) {
   const command = script('client.ts', path).join(' ')
   return { server, shell, type, typeLines, command }
 }
-
-const isStopped = (pid: string | number): boolean =>
-  / T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
 
 const RECEIVED = (client: number): RegExp =>
   new RegExp(`client ${client}: fd \\d+ here, fd 0 there: terminal`)

@@ -183,6 +183,7 @@ t.test(
     server.child.kill('SIGKILL')
     t.equal((await waiting.exit).code, 1)
     t.equal(waiting.stderr, 'client.ts: The server went away\n')
+    await server.exit
     const stale = await run(t, client(path))
     t.equal(
       stale.stderr,
@@ -208,6 +209,7 @@ t.test(
     // The first says nothing of the connection by which the second found it.
     const { code } = await run(t, client(path), { input: '' })
     t.equal(code, 0)
+    await server.printed(/client 1: End of input\n/)
     t.match(
       server.stdout,
       /^Server ready on .*\nclient 1: connected, .*\nclient 1: says "Here is my stdin"\n/,
@@ -312,6 +314,7 @@ t.test(
     const full = await connect(path)
     await full.sendFds('all', Array(8).fill(files[1]))
     t.equal((await full.recvmsg())?.data.toString(), 'End of input')
+    await server.printed(/client 3: End of input\n/)
     t.equal(server.stdout.match(/client 3: fd \d+ here/g)?.length, 8)
 
     const silent = pipe()
@@ -352,12 +355,13 @@ t.test(
   { skip: missing('yes', 'head') },
   async (t) => {
     const path = join(temporaryFolder(t), 's')
-    const out = openSync(join(temporaryFolder(t), 'out'), 'w')
+    const printed = join(temporaryFolder(t), 'out')
+    const out = openSync(printed, 'w')
     const server = new Running(t, script('server.ts', path), {
       stdio: ['ignore', out, 'pipe'],
     })
     closeSync(out)
-    await until('the socket', () => existsSync(path))
+    await until('the server', () => /ready/.test(readFileSync(printed, 'utf8')))
     const rss = (): number => {
       const status = readFileSync(`/proc/${server.pid}/status`, 'utf8')
       return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) / 1024
@@ -438,6 +442,7 @@ t.test('a terminal: typed lines, and Ctrl-D', noTerminal, async (t) => {
   await shell.printed(/Server: End of input/)
   type('echo exit=$?\n')
   await shell.printed(/exit=0/)
+  await server.printed(/client 1: End of input\n$/m)
   t.match(server.stdout, /client 1: End of input\n$/)
 })
 

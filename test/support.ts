@@ -15,6 +15,7 @@ import {
   mkdtempSync,
   openSync,
   readdirSync,
+  readFileSync,
   readlinkSync,
   rmSync,
 } from 'node:fs'
@@ -35,7 +36,8 @@ export function temporaryFolder(t: Test): string {
 
 /**
  * The descriptors of a process, each as `number -> what it refers to`. Without
- * the one that reads the folder, and without what Node opens when it likes.
+ * the one that reads the folder, and without the cache of tsx, which is written
+ * while the script runs.
  */
 export function openFds(pid: number | 'self' = 'self'): string[] {
   const folder = `/proc/${pid}/fd`
@@ -43,7 +45,7 @@ export function openFds(pid: number | 'self' = 'self'): string[] {
   for (const fd of readdirSync(folder)) {
     try {
       const target = readlinkSync(join(folder, fd))
-      if (!target.endsWith(`/fd`)) fds.push(`${fd} -> ${target}`)
+      if (!/\/fd$|\/tsx-\d+(\/|$)/.test(target)) fds.push(`${fd} -> ${target}`)
     } catch {
       // The folder's own descriptor is closed by now.
     }
@@ -130,7 +132,7 @@ export class Running {
   }
 
   /** Resolves once `pattern` was printed (stdout, stderr), with its match. */
-  async printed(pattern: RegExp, seconds = 60): Promise<RegExpMatchArray> {
+  async printed(pattern: RegExp, seconds = 120): Promise<RegExpMatchArray> {
     const giveUp = AbortSignal.timeout(seconds * 1000)
     let ended = false
     const end = this.exit.then(
@@ -295,11 +297,16 @@ export async function settledFds(pid: number): Promise<string[]> {
   return before
 }
 
+/** Whether a process is stopped: by SIGSTOP, SIGTSTP or SIGTTIN. */
+export function isStopped(pid: number | string): boolean {
+  return /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+}
+
 /** Waits until `condition` holds; throws with `what` if it does not in time. */
 export async function until(
   what: string,
   condition: () => boolean,
-  seconds = 60,
+  seconds = 120,
 ): Promise<void> {
   const end = Date.now() + seconds * 1000
   while (!condition()) {
