@@ -4,7 +4,8 @@
 // it and return. After each hundredth both processes rest and are looked at:
 // once the first tenth is through (but at least 50,000), neither may have one
 // descriptor more, nor 32 MiB more memory than before. 32 MiB are 3 bytes a
-// message: whatever forgets to let go is found out. Open proc(5) with it.
+// message: memory or a descriptor that is kept for ever shows. Open proc(5)
+// with it.
 
 import { spawn } from 'node:child_process'
 import {

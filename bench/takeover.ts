@@ -1,5 +1,5 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
-// Does anybody notice a takeover? Starts examples/takeover/server.ts, has four
+// Does a client notice a takeover? Starts examples/takeover/server.ts, has four
 // kinds of clients ask it without a pause, and replaces it again and again.
 // Prints requests, failures and answer times; exits 1 if a single request
 // failed. Takes three minutes. First: cd bench && npm install
@@ -48,7 +48,7 @@ const rate = count(values.rate)
 /** Seconds from one replacement to the next. */
 const PACE = 2
 
-/** For documentation, so nobody's (RFC 5737). */
+/** Reserved for documentation, so that no machine has it (RFC 5737). */
 const ABSENT = '192.0.2.1:80'
 
 const root = join(import.meta.dirname, '..')
@@ -138,8 +138,8 @@ function load(name: string, target: string, kind: string, seconds: number) {
   return { name, begun, result }
 }
 
-// A server, once it is ready or has ended. All it says is read: a server that
-// nobody listens to would stop at its next line.
+// A server, once it is ready or has ended. All its output is read: otherwise it
+// would wait, when the pipe is full, to print its next line.
 async function start(...args: string[]): Promise<Child> {
   const child = run('examples/takeover/server.ts', ...args)
   await new Promise<void>((resolve) => {
@@ -181,7 +181,7 @@ function run(script: string, ...args: string[]): Child {
   const command = ['--import', 'tsx', join(root, script), ...args]
   return spawn(process.execPath, command, {
     cwd: root,
-    // Why those that crash did so is no news.
+    // Errors of the servers that were made to crash are expected.
     stdio: ['ignore', 'pipe', args.includes(ABSENT) ? 'ignore' : 'inherit'],
   })
 }

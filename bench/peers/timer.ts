@@ -8,7 +8,7 @@ export const LARGE = 65536
 export const BYTE = Buffer.from('x')
 export const BLOCK = Buffer.alloc(LARGE, 'x')
 
-/** What everybody passes. */
+/** What every peer passes. */
 export const NULL = openSync('/dev/null', 'r+')
 
 export const [row = '', role = '', path = '', held = ''] = process.argv.slice(2)

@@ -1,10 +1,12 @@
-// The way onto a message bus that carries descriptors: dbus-native speaks D-Bus,
-// and its transport is an FdStream. Two lines of openBus() join the two.
+// A connection to a message bus that carries descriptors: dbus-native
+// implements D-Bus, and its transport is an FdStream. Two lines of openBus()
+// join the two.
 //
 // In a message a descriptor is a value of type `h`: an index into the message's
-// `fds`. dbus-native closes none of these. Those of a call that no method takes,
-// of a signal, of an answer that came too late or was awaited as a promise would
-// stay open: openBus() closes all that takeFds() did not take.
+// `fds`. dbus-native closes none of these. Without help those would stay open
+// that come with a call for which there is no method, with a signal, with an
+// answer that is late or awaited as a promise. So openBus() closes all that
+// takeFds() did not take.
 //
 // Partners: service.ts, client.ts. Open the D-Bus specification at "UNIX_FD"
 // and dbus-daemon(1) with it.

@@ -31,8 +31,9 @@ const USAGE = `Usage: ./examples/dbus/service.ts DIR
 Opens files of the directory DIR for those who call on the session bus. Without
 DBUS_SESSION_BUS_ADDRESS it starts a bus of its own. Ctrl-C ends it.`
 
-// A message may carry 253, but dbus-daemon disconnects whoever sends more than
-// its max_message_unix_fds, for which nobody can ask it. 16 is the default.
+// A message may carry 253, but dbus-daemon disconnects a client that sends more
+// than its max_message_unix_fds, and no request tells that number. 16 is the
+// default.
 const MOST = 16
 
 const { positionals } = commandLine(

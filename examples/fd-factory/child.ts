@@ -44,7 +44,7 @@ try {
   socket.connect(Number(port), address)
   socket.end(data, () => console.log(`Sent "${printable(data)}".`))
 
-  // As much as was sent, and no more: who knows what the other side is.
+  // As much as was sent, and little more: the server may be any program.
   const wanted = Buffer.byteLength(data)
   let received = Buffer.alloc(0)
   for await (const chunk of socket) {
@@ -64,7 +64,7 @@ function adopt(fd: number): UnixConn {
   }
 }
 
-// In this order: who is not root any more may not change groups.
+// In this order: a process that is not root any more may not change groups.
 function become(uid: number): void {
   if (uid === process.getuid?.()) return
   try {

@@ -2,7 +2,7 @@
 // A factory of sockets. This process runs as root, starts a child that does
 // not, and from then on only makes TCP sockets, bound to one low port, as often
 // as the child asks. The child connects from that port, which it could not bind
-// itself, through a socket that did not exist when it was born.
+// itself, through a socket that did not exist when it was started.
 //
 // Partners: child.ts, which this starts; server.ts, which sees where the child
 // comes from. Open socketpair(2), bind(2), ip(7) "privileged ports" with it.
@@ -78,9 +78,9 @@ if (ownUid === 0 && values.uid === undefined)
   usageError(USAGE, "Expected -u UID: root has to name the child's user")
 const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
 
-// The child is born with one end of this, and with nothing else of ours: the
-// sockets do not exist yet, and are close-on-exec when they do. Its end blocks,
-// as COMMAND will expect.
+// The child inherits one end of this, and no other descriptor but 0, 1 and 2:
+// the TCP sockets do not exist yet, and are close-on-exec when they do. Its end
+// is blocking, as COMMAND will expect.
 keepFromChild()
 const [ours, theirs] = newSocketpair(true)
 refuseDescriptors(ours)
@@ -117,8 +117,8 @@ function start(): ChildProcess {
   const options = { stdio, env: Object.fromEntries(shared) }
   const [command, ...args] = positionals
   if (command === undefined) {
-    // This one gives up root itself, as its first act: Node and this folder may
-    // lie where only root can read.
+    // child.ts gives up root itself, as its first act: the programs of Node and
+    // of this folder may lie where only root can read.
     const script = fileURLToPath(new URL('child.ts', import.meta.url))
     const what = [`${uid}`, `${localPort}`, address, `${port}`, data ?? '']
     // Behind "--", DATA may begin with a dash.
@@ -157,7 +157,7 @@ async function* received(): AsyncGenerator<Buffer> {
 async function answer(request: string): Promise<void> {
   const made = make(request)
   if (typeof made === 'string') return conn.sendmsg(`refused: ${made}\n`)
-  // Our copy has to go either way: while anybody has one, the port stays bound.
+  // Our copy is closed in any case: the port is bound while a copy is open.
   try {
     const sent = conn.sendFds('bound\n', [made])
     // Ahead of what the child prints: the message goes out during the await.

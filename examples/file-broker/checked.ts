@@ -1,8 +1,8 @@
-// Opening a file of a directory for somebody else, and looking at what was
-// opened. The only order that works:
+// Opening a file of a directory for another user, and checking what was opened.
+// The only order that works is the second:
 //
-//    check the path, then open it    somebody swaps the file in between, and
-//                                    what is opened was never checked
+//    check the path, then open it    another user replaces the file in between,
+//                                    and what is opened was never checked
 //    open the path, then check the   what is checked is what is given away,
 //    descriptor                      whatever happens to the path meanwhile
 //
@@ -34,7 +34,7 @@ const O_PATH = 0o10000000
 /** More than the kernel's clock for ctime may be behind Date.now(), in ms. */
 const CLOCK_TICK = 50
 
-/** How often a file is looked at that somebody is changing. */
+/** How often a file is looked at while it is being changed. */
 const LOOKS = 3
 
 export type Folder = {
@@ -58,7 +58,7 @@ export async function openDirectory(path: string): Promise<Folder> {
 
 /**
  * Opens the file `name` of a directory, read-only. That is a property
- * of the open file description: nobody who gets the descriptor can change it.
+ * of the open file description, so a client cannot change it.
  * A client that may write to the file could open it anew through
  * /proc/self/fd, so such files are refused.
  *
@@ -114,7 +114,7 @@ async function find(
       const began = Date.now()
       const objection = objectionTo(await file.stat(), limits) // fstat(2)
       if (objection !== undefined) throw new Error(objection)
-      // Somebody may link another user's file as DIR/NAME and remove that link
+      // A user may link another user's file as DIR/NAME and remove that link
       // when it is open here: then it has one name, which is not in DIR. So is
       // the file still there? And as links may come and go between any two of
       // these calls: is its ctime, which shows that, older than all of them?
@@ -183,7 +183,7 @@ function objectionTo(stats: Stats, limits: Limits): string | undefined {
   return undefined
 }
 
-// Whether nobody can write there but this process's user, and root.
+// Whether only this process's user, and root, can write to the file.
 function isOurs({ mode, uid }: Stats): boolean {
   return (mode & 0o022) === 0 && (uid === 0 || uid === process.geteuid?.())
 }

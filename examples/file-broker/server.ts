@@ -129,7 +129,7 @@ async function give(conn: UnixConn, name: unknown): Promise<string> {
     await sendFrame(conn, { error: `${shown}: ${reason(error)}` })
     return `${shown}: refused, ${reason(error)}`
   } finally {
-    // The client has its own by now, or nobody has one.
+    // It was sent, or sending failed: this copy is not needed any more.
     await file?.close()
   }
 }
@@ -155,7 +155,7 @@ async function list(conn: UnixConn): Promise<string> {
   }
 }
 
-// Names come from clients, and from whoever may write in the directory.
+// Names come from clients, and from those who may write in the directory.
 function log(client: string, text: string): void {
   console.log(printable(`${client}: ${text}`))
 }

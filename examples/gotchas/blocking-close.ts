@@ -1,7 +1,7 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
-// To close a descriptor that a stranger sent can block, for as long as the
-// stranger chose: here a TCP socket with SO_LINGER whose data nobody reads. So
-// the library turns SO_LINGER off before it closes what nobody wants
+// close(2) of a descriptor that a stranger sent can block, for as long as the
+// stranger chose: here a TCP socket with SO_LINGER whose peer reads no data. So
+// the library turns SO_LINGER off before it closes what it does not deliver
 // (closeReceived in lib/socket/unix.ts). Open socket(7), close(2) beside it.
 
 import { closeSync } from 'node:fs'
@@ -21,7 +21,7 @@ const SECONDS = 1
 const params = ['int', 'int', 'int', 'pointer', 'uint'] as const
 const setsockopt = declare('setsockopt', 'int', params)
 
-// The stranger: chooses to linger, sends until no more fits, passes it on.
+// The stranger sets SO_LINGER, sends until no more fits, and passes the socket.
 const [near] = tcpPair()
 const linger = allocate(8)
 linger.bytes.writeInt32LE(1)

@@ -1,8 +1,9 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
-// Sockets that were sent through each other and closed can be received by
-// nobody. The kernel finds such a cycle and closes what is in it, but it looks
-// only when some Unix socket is closed afterwards, by any process. Until then
-// everything in it stays open. Open the kernel's net/unix/garbage.c beside it.
+// Sockets that were sent through each other and then closed cannot be received
+// any more. The kernel finds such a cycle and closes what is in it, but it
+// looks only when some Unix socket is closed afterwards, by any process. Until
+// then everything in it stays open. Open the kernel's net/unix/garbage.c beside
+// it.
 
 import { closeSync } from 'node:fs'
 

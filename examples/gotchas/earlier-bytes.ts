@@ -1,7 +1,7 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // Bytes that were sent earlier and without a descriptor arrive in one piece
-// with a later descriptor. So the place of a descriptor among the bytes has to
-// be told by the bytes: frame your messages (lib/conn/frames.ts).
+// with a later descriptor. So the bytes themselves have to say to which of them
+// a descriptor belongs: see lib/conn/frames.ts.
 
 import { check, NULL, pair, receive, send, show } from './gotcha.ts'
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // A socket-activated service gets its sockets from descriptor 3 on, and
 // LISTEN_FDS says how many. In a Node that was not activated, number 3 belongs
-// to Node itself: a stray LISTEN_FDS must not be believed without LISTEN_PID.
+// to Node itself: without a LISTEN_PID that names this process, LISTEN_FDS was
+// meant for another one, and has to be ignored.
 // Open sd_listen_fds(3) beside it.
 
 import { spawnSync } from 'node:child_process'

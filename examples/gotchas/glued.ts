@@ -1,7 +1,7 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
-// A stream has no messages. What was sent in several calls arrives as one,
-// but on Linux recvmsg stops behind the bytes that a descriptor came with: two
-// sets of descriptors never arrive together. Open unix(7) beside it.
+// A stream has no message boundaries. Bytes of several sends arrive in one
+// recvmsg, but on Linux that ends after the bytes of a send with descriptors:
+// those of two sends never arrive together. Open unix(7) beside it.
 
 import { check, NULL, pair, receive, send, show } from './gotcha.ts'
 

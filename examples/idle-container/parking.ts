@@ -97,7 +97,7 @@ export class Parking {
   async #talk(signal: AbortSignal): Promise<string> {
     const conn = await connect(this.#path, { signal })
     try {
-      // Whoever listens there gets to read what our clients say.
+      // The container can read what our clients send.
       const { pid, uid } = conn.peerCredentials()
       if (uid !== process.getuid?.())
         return `Expected one of this user's, got one of uid ${uid}`

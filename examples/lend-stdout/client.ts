@@ -45,20 +45,20 @@ const path = positionals[0] ?? usual
 
 const conn = await dial(path, './examples/lend-stdout/server.ts')
 
-// Whoever listens there gets to read what is typed here: it had better be us.
+// The server gets what is typed here, so it has to be of this user, or of root.
 ownPeer(conn)
 
 await conn.sendmsg(values.message).catch(fail)
 
-// For us fd 1 of the server is fd 20 or so: the number is ours, given by our
-// kernel as the lowest that was free, the terminal behind it is theirs.
+// Fd 1 of the server is fd 20 or so here: the number is the lowest that was
+// free in this process, and refers to the server's terminal.
 const answer = await conn.recvFds({ maxFds: 1 }).catch(fail)
 if (answer === null) fail('Expected a descriptor, got hung up on')
 const [fd] = answer.fds
 if (fd === undefined)
   fail(`Expected a descriptor, got ${JSON.stringify(`${answer.data}`)} alone`)
 
-// Nothing more goes over this socket: what follows goes past it.
+// Nothing more goes over this socket: the lines go to the terminal directly.
 conn.close()
 print(`Sending my Stdin to Server's Stdout as fd ${fd}`)
 try {

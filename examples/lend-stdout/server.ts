@@ -60,7 +60,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // Any words will do, as in the Go program: to ask is to send something.
   const limits = { maxBytes: 1024, maxFds: 0 }
   const asked = await conn.recvFds(limits).catch((error: Error) => error)
-  // Who leaves without a message only tried whether a server is here.
+  // A client that sends nothing has only checked that a server is here.
   if (asked === null || conn.fd < 0) return
   const client = `client ${++count}`
   const end = await lend(conn, client, asked).catch(messageOf)

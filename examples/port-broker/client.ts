@@ -64,7 +64,7 @@ else await runCommand(command)
 // The socket. The caller owns it.
 async function obtain(): Promise<number> {
   const conn = await dial(path, './examples/port-broker/server.ts')
-  // Whoever listens there decides who sees what we serve.
+  // A server of another user could keep a copy, and take our clients.
   ownPeer(conn)
   const protocol = udp ? 'udp' : 'tcp'
   // If the server has hung up, what it said before tells more than EPIPE.

@@ -1,7 +1,7 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // A broker of ports: runs as root, opens sockets on ports that only root may
-// bind, and hands them to the clients whom its rules allow them. A web server
-// that gets port 80 from it never has to be root, not even for an instant.
+// bind, and gives them to clients, as its rules allow. A web server that gets
+// port 80 from it is never root, not even at its start.
 //
 // Partners: client.ts; rules.ts and rules.json, which decide. You see one line
 // for each decision. Open unix(7) "SO_PEERCRED", listen(2), ip(7), signal(7).
@@ -154,14 +154,14 @@ async function answer(
     await sendFrame(conn, { error: `${what}: ${why}` })
     return `${what}: allowed by rule ${rule + 1}, but ${why}`
   } finally {
-    // The client has its own by now, or nobody has one.
+    // It was sent, or sending failed: this copy is not needed any more.
     if (fd >= 0) closeFd(fd)
   }
 }
 
 function explain(error: unknown, { protocol, port }: Request): string {
   if (codeOf(error) !== 'EADDRINUSE') return messageOf(error)
-  // Not certain: it may have been closed and bound again by somebody else.
+  // Not certain: another program may have bound the port since then.
   const last = holders.get(`${protocol} ${port}`)
   const holder = last ? `last given to ${last}` : 'by somebody unknown here'
   return `it is taken, ${holder}`
@@ -177,7 +177,7 @@ function load(otherwise: (reason: string) => readonly Rule[]): readonly Rule[] {
   }
 }
 
-// What clients ask for, and what stands in the rules, is text of others.
+// Clients, and the file of rules, may have control characters in their text.
 function log(line: string): void {
   console.log(printable(line))
 }

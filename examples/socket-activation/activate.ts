@@ -1,9 +1,9 @@
 #!/usr/bin/env -S sh -c 'SOFT_NOFILE=$(ulimit -Sn) exec "${0%/*}/../../lib/script/run" "$0" "$@"'
-// Listens on behalf of a service and starts it when somebody comes: what
-// systemd does with a .socket unit, and systemd-socket-activate on a terminal.
-// Until then the service costs nothing, and the client that woke it waits in
-// the socket's queue and notices nothing but the delay. The command may be
-// anything that knows the contract: service.ts, the partner, or
+// Listens on behalf of a service and starts it when the first client connects:
+// what systemd does with a .socket unit, and systemd-socket-activate on a
+// terminal. Until then the service costs nothing. The client waits in the queue
+// of the socket and notices nothing but the delay. The command may be any that
+// knows the contract: service.ts, the partner, or
 //    ./examples/socket-activation/activate.ts -l 2000 --accept --inetd cat
 // Open sd_listen_fds(3), systemd-socket-activate(1), inetd(8).
 // New here: descriptors given to a program at its start, under agreed numbers.
@@ -23,8 +23,8 @@ import { listenFds } from './listen-fds.ts'
 import { MOST_INSTANCES, settings } from './settings.ts'
 import { environment, exitOf, start } from './start.ts'
 
-// An activator may itself have been activated. What it was given is passed on
-// with what it opens: it must not keep it to itself.
+// An activator may itself have been activated. The sockets that it was given go
+// to the command, like those that it opens.
 const passed = passedSockets()
 const { addresses, accept, datagram, inetd, names, setenv, command } = settings(
   passed.length,
@@ -50,8 +50,8 @@ console.log(`Server ready on ${where}, pid ${process.pid}`)
 await (accept ? startForEach() : startForFirst())
 for (const socket of sockets) socket.unlink()
 
-// Waits without accepting: the connection is for the command to accept. Then
-// the command has the sockets alone, and if it ends nobody is kept waiting.
+// Waits without accepting: the connection is for the command to accept. After
+// that only the command has the sockets: if it ends, clients are refused.
 async function startForFirst(): Promise<void> {
   const visited = await firstVisit().catch(giveUp)
   if (visited === undefined) return
@@ -65,7 +65,7 @@ async function startForFirst(): Promise<void> {
   }
 }
 
-// The address that somebody has come to; undefined after a signal. The set
+// The address that a client has connected to; undefined after a signal. The set
 // closes its descriptors in the end, hence the duplicates.
 function firstVisit(): Promise<string | undefined> {
   return new Promise((resolve) => {
@@ -85,8 +85,8 @@ function firstVisit(): Promise<string | undefined> {
   })
 }
 
-// Accepts, and gives each connection away. Ours is closed at once: a client is
-// at the end of its input when all holders have closed, not only the command.
+// Accepts, and gives each connection to a command. Our copy is closed at once:
+// a client gets the end of file only when every copy is closed.
 async function startForEach(): Promise<void> {
   const acceptOn = async ({ fd, address }: ListeningSocket) => {
     for await (const conn of connectionsOn(duplicate(fd), stop.signal)) {
@@ -97,8 +97,7 @@ async function startForEach(): Promise<void> {
   await Promise.all(sockets.map(acceptOn)).catch(giveUp)
 }
 
-// A command that cannot be started costs its own client the connection, and
-// nobody else.
+// If a command cannot be started, its client alone loses the connection.
 function startFor(conn: number, address: string): void {
   if (commands.size >= MOST_INSTANCES)
     return console.log(

@@ -3,9 +3,10 @@
 // service.ts; the other half of the contract is activate.ts. Open
 // sd_listen_fds(3) beside it.
 //
-// Three variables say it all: LISTEN_PID, for whom; LISTEN_FDS, how many, from
-// descriptor 3 on; LISTEN_FDNAMES, their names. They are only text, so all of
-// it is checked: that it is for us, and that the descriptors are sockets.
+// There are three variables: LISTEN_PID, the process that is meant; LISTEN_FDS,
+// how many sockets there are, from descriptor 3 on; LISTEN_FDNAMES, their
+// names. They are only text, so it is checked whether this process is meant,
+// and whether the descriptors are sockets.
 
 import { describeFd, setCloseOnExec } from '../../lib/index.ts'
 import { codeOf } from '../../lib/script/cli.ts'

@@ -23,8 +23,8 @@ export type Launch = {
  * closed here once this returns. The child has no others of ours: all are
  * close-on-exec.
  *
- * LISTEN_PID has to be the pid of the command, which nobody knows before there
- * is one. So it is filled in by the shell that becomes the command: by way of
+ * LISTEN_PID has to be the pid of the command, which is known only once that
+ * process exists. So the shell that becomes the command fills it in: by way of
  * env(1), because a shell adds variables of its own, such as PWD.
  *
  * @throws Error EAGAIN, EMFILE, ENFILE, ENOMEM
@@ -50,8 +50,8 @@ export function start(
 // set O_NONBLOCK, which belongs to the open file description, and so goes along
 // with every descriptor of it. Clearing it with fcntl takes variable arguments,
 // which lib/libc.ts avoids. But Node makes the descriptors 0 to 2 of a child
-// blocking before the child runs: with our socket as descriptor 0 that does it,
-// and `true` need do nothing. It has been done when spawn() returns.
+// blocking before the child runs. So a child that runs `true` gets our socket
+// as descriptor 0; when spawn() returns, the socket is blocking.
 function makeBlocking(fd: number): void {
   const child = spawn('true', { stdio: [fd, 'ignore', 'ignore'] })
   child.on('error', () => {}) // thrown below

@@ -23,8 +23,8 @@ const { positionals } = commandLine(
 )
 const [file = ''] = positionals
 
-// What spawn() was given as stdio[3]. The number is an agreement of the two
-// scripts, nothing that the system knows of.
+// What spawn() was given as stdio[3]. The two scripts agree on the number; the
+// system does not know of it.
 const conn = adopt(3)
 
 const [fd] = await turn(1)

@@ -7,8 +7,8 @@
 // and socketpair(2), close(2) with it.
 // After: "File Descriptor Transfer over Unix Domain Sockets".
 // New here: a descriptor is a number in one process; what is passed is access
-// to the open file description behind it. And a socketpair, which needs no path
-// and lets in nobody else.
+// to the open file description behind it. And a socketpair, which needs no
+// path, so that no other process can connect.
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -39,8 +39,8 @@ onStop(() => process.exit(0))
 const file = join(folder, 'lines')
 writeFileSync(file, 'offset 00\noffset 10\noffset 20\noffset 30\n')
 
-// The child is born with one end as its fd 3. The parent has to let go of that
-// end, or else it would never see the end of file when the child is gone.
+// The child inherits one end as its fd 3. The parent has to close its copy of
+// that end, or it would never get the end of file when the child is gone.
 const [conn, theirs] = socketpair()
 const script = fileURLToPath(new URL('child.ts', import.meta.url))
 const child = spawn(process.execPath, [...process.execArgv, script, file], {

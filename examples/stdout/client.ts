@@ -6,8 +6,8 @@
 //
 // Partner: server.ts, which tells what this is after. Open unix(7), sendmsg(2)
 // with it.
-// New here: a descriptor that was sent arrives even if its sender is gone. The
-// socket keeps what is on its way in it.
+// New here: a descriptor that was sent arrives even if its sender is gone.
+// While it is in flight the kernel keeps its open file description open.
 
 import { dial, fail, ownPeer, socketArgument } from '../../lib/script/cli.ts'
 
@@ -18,7 +18,7 @@ const path = socketArgument(USAGE, 'fdpass-stdout')
 
 const conn = await dial(path, './examples/stdout/server.ts')
 
-// Whoever listens there may write on this terminal: it had better be us.
+// The server can write on this terminal, so it has to be of this user, or root.
 ownPeer(conn)
 
 await conn.sendFds('hello world', [1]).catch(fail)

@@ -51,7 +51,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // What comes beside the descriptor means nothing: C clients send whatever
   // bytes they have at hand.
   const got = await conn.recvFds({ maxFds: 1 }).catch((error: Error) => error)
-  // Who leaves without a message only tried whether a server is here.
+  // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
   const end = await printThere(got, client).catch(messageOf)
@@ -86,8 +86,8 @@ function start(fd: number): ChildProcess {
       throw new Error('Expected a descriptor to write to, got a read-only one')
     return spawn('echo', [LINE], { stdio: ['ignore', fd, 'ignore'] })
   } finally {
-    // The child has its own by now: spawn() returns after the fork. As long as
-    // any copy is open, whoever reads the client's pipe waits for the end.
+    // The child has its own by now: spawn() returns after the fork. While any
+    // copy is open, the reader of the client's pipe gets no end of file.
     closeReceived(fd)
   }
 }

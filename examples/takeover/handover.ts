@@ -8,9 +8,9 @@
 //    old  {"yours":true}     it accepts none from here on
 //    old  hangs up           its last connection has ended
 //
-// Each speaks only in its turn. Whatever else happens (end of file, too long a
-// silence, a wrong word, {"error":"why"}) means that there is no takeover: the
-// old one goes on as if nothing had been. With "yours" there is no way back.
+// Each sends only in its turn. Whatever else happens (end of file, no frame in
+// time, a wrong one, {"error":"why"}) means that there is no takeover: the old
+// one goes on serving as before. After "yours" the old one cannot go on.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
@@ -28,7 +28,7 @@ import { codeOf, messageOf } from '../../lib/script/cli.ts'
 
 export type Predecessor = {
   /** As it says itself. SO_PEERCRED names whoever called listen(2) on the
-   * control socket, which may be a server that is gone since long. */
+   * control socket, which may be a server that ended long ago. */
   readonly pid: number
   /** The caller owns them. */
   readonly sockets: ListeningSocket[]
@@ -119,7 +119,7 @@ export function checkPeer(conn: UnixConn): Credentials {
   throw new Error(`Expected a process of uid ${own}, got ${pid} of uid ${uid}`)
 }
 
-// Owns the descriptors, all or none: whoever lacks one must not go on.
+// Owns the descriptors, all or none: with one missing there is no takeover.
 function adopt({ value, fds }: Frame): ListeningSocket[] {
   try {
     const { addresses } = value

@@ -102,8 +102,8 @@ if (predecessor) {
   console.log(`Took over from process ${pid}`)
   void predecessor.gone().then(() => console.log(`Process ${pid} is gone`))
 }
-// Nothing is accepted any more at the addresses that are not ours: clients of
-// those get an error, instead of waiting in a queue that nobody takes from.
+// Addresses of the predecessor that are not ours are closed: clients of those
+// get an error, instead of waiting to be accepted for ever.
 for (const socket of inherited) {
   if (socket === controlSocket || webSockets.includes(socket)) continue
   socket.close()
@@ -137,8 +137,8 @@ function answer(fd: number): void {
   }
 }
 
-// Serving goes on meanwhile as if nobody had asked; if this fails, afterwards
-// too. The successor's connection is kept, whose end tells it that we are gone.
+// Serving goes on meanwhile, and afterwards too if this fails. The successor's
+// connection is kept open: its end tells the successor that we are gone.
 async function offer(conn: UnixConn): Promise<void> {
   let peer = 'somebody'
   try {
@@ -167,7 +167,8 @@ async function socketAt(address: string): Promise<ListeningSocket> {
   return socket
 }
 
-// Takes back what is ours alone. What was inherited is the other's as before.
+// Removes the files of the sockets that this process has opened. Those that it
+// inherited are still the predecessor's.
 function giveUp(error: unknown): never {
   for (const socket of opened) socket.unlink()
   return fail(error)

@@ -43,7 +43,7 @@ const fds = files.map((file) => open(file))
 
 const conn = await dial(path, './examples/two-files/server.ts')
 
-// Whoever listens there gets to read the files: it had better be us.
+// The server can read the files, so it has to be of this user, or of root.
 ownPeer(conn)
 
 // Our copies close as this process ends, which is now: the message holds the

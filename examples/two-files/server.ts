@@ -6,8 +6,8 @@
 // bytes of filler, which mean nothing. Open unix(7), cmsg(3), read(2) with it.
 // After: "Passing open file descriptors over unix domain sockets".
 // New here: several descriptors, which come in the order they were sent in.
-// Simplification: files of two clients at once are printed mixed. To print them
-// one by one is to wait for a pipe that somebody passed and never writes to.
+// Simplification: files of two clients at once are printed mixed. Printed one
+// by one, a pipe to which its sender never writes would hold up all the others.
 
 import type { Readable } from 'node:stream'
 import {
@@ -51,7 +51,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // No limit but the kernel's, which is 253 in a message on Linux. They come
   // whole with its first byte, however the bytes behind it are cut.
   const got = await conn.recvFds().catch((error: Error) => error)
-  // Who leaves without a message only tried whether a server is here.
+  // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
   const problem = await printFiles(got).catch(messageOf)

@@ -1,7 +1,7 @@
-// The picture in the window, as XRGB8888 pixels: two descriptor tables, the open
-// file description that both lead to, and dots on their way from one to the
-// other. It is all made of boxes, most with round corners. Used by window.ts;
-// nothing here knows of Wayland or passes a descriptor.
+// The picture in the window, as XRGB8888 pixels: two descriptor tables, the
+// open file description that both lead to, and dots on their way from one to
+// the other. It is all made of boxes, most with round corners. Used by
+// window.ts; nothing here knows of Wayland or passes a descriptor.
 
 // Drawn as if the window had this size, and scaled to the one it has.
 const WIDTH = 640

@@ -1,6 +1,6 @@
-// The part of the Wayland protocol that window.ts speaks, out of wayland.xml and
-// xdg-shell.xml. Each line is a message: the interface of the object that it
-// goes to, its name, its opcode, which is its place in the XML, and a letter
+// The part of the Wayland protocol that window.ts speaks, out of wayland.xml
+// and xdg-shell.xml. Each line is a message: the interface of the object that
+// it goes to, its name, its opcode, which is its place in the XML, and a letter
 // for each argument. wire.ts says what the letters mean.
 
 // Opcodes and signatures of the requests that window.ts makes.

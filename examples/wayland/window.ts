@@ -192,8 +192,8 @@ function unlinkedFile(bytes: number): number {
   const path = join(process.env.XDG_RUNTIME_DIR || tmpdir(), randomUUID())
   const fd = openSync(path, 'wx+', 0o600)
   unlinkSync(path) // it is gone with its last descriptor, whoever has that
-  // As long as it will ever be, before it is mapped, and never made shorter:
-  // to read behind its end would be a SIGBUS for the compositor.
+  // It gets its full length before it is mapped, and is never made shorter: the
+  // compositor would get SIGBUS if it read behind the end.
   writeSync(fd, '\0', bytes - 1)
   return fd
 }
