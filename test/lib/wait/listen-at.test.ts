@@ -176,10 +176,21 @@ input()
 `
     const python = new Running(t, ['python3', '-c', source, path])
     await python.printed(/bound/)
-    const second = listen(path)
-    python.child.stdin?.write('\n')
-    await t.rejects(second, { code: 'EADDRINUSE', pid: python.pid })
-    await python.printed(/listens/)
+    // The pause between two looks ends when the server listens.
+    const pauses: number[] = []
+    const sleep = async (delay: number): Promise<void> => {
+      pauses.push(delay)
+      python.child.stdin?.write('\n')
+      await python.printed(/listens/)
+    }
+    const { listenAt } = await t.mockImport<
+      typeof import('../../../lib/wait/listen-at.ts')
+    >('../../../lib/wait/listen-at.ts', {
+      'node:timers/promises': { setTimeout: sleep },
+    })
+    const refused = { code: 'EADDRINUSE', pid: python.pid }
+    await t.rejects(listenAt(path), refused)
+    t.strictSame(pauses, [200], 'it looked, and looked again')
     const client = await dial(path)
     t.teardown(() => client.close())
     t.equal(client.peerCredentials().pid, python.pid, 'everyone reaches it')
