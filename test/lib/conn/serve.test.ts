@@ -202,18 +202,21 @@ leakFree('an onError that throws ends serve() with its error', async (t) => {
 
 leakFree('a handler whose connection close() closed is no error', async (t) => {
   const listener = await listening(t)
+  const received: unknown[] = []
   const served = listener.serve(
     async (conn) => {
-      await conn.recvmsg()
-      await conn.recvmsg()
+      received.push(String((await conn.recvmsg())?.data))
+      received.push(await conn.recvmsg())
       await conn.sendmsg('too late')
     },
     { onError: (error) => t.fail(`${error}`) },
   )
   const client = await dial(t, listener)
   await client.sendmsg('x')
+  await until('the handler has its message', () => received.length > 0)
   listener.close()
   await served
+  t.strictSame(received, ['x', null], 'and the handler went on to send')
   client.close()
 })
 

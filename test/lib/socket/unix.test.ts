@@ -127,6 +127,7 @@ t.test(
       import { closeReceived } from './lib/socket/unix.ts'
       const conn = UnixConn.fromFd(3)
       const { fds } = await conn.recvFds()
+      await conn.recvmsg()
       const before = performance.now()
       closeReceived(fds[0])
       console.log(performance.now() - before < 10_000 ? 'at once' : 'blocked')
@@ -150,6 +151,7 @@ os.close(3)
 socket.send_fds(ours, [b'x'], [one.fileno()])
 one.setblocking(False)
 os.close(one.detach())
+ours.send(b'closed here')
 child.wait()
 `
     const { stdout, stderr } = await run(t, [
