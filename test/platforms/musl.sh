@@ -39,4 +39,4 @@ export DISABLE_V8_COMPILE_CACHE=1
 node -p '`Node ${process.version}, ${process.report.getReport().header.glibcVersionRuntime ? "glibc" : "musl"}`'
 # The library's own tests, unless told otherwise.
 (($#)) || set -- test/lib/*.test.ts test/lib/{ffi,socket,wait,conn}/*.test.ts
-exec node node_modules/.bin/tap --disable-coverage --timeout=120 "$@"
+exec node node_modules/.bin/tap --disable-coverage "$@"

@@ -23,7 +23,7 @@ for version in ${NODES:-22 24 26}; do
       coverage=--disable-coverage
       # A choice of tests need not cover anything.
       [ "$engine" = node ] && [[ ${*:-test/lib} = test/lib ]] && coverage=
-      node node_modules/.bin/tap $coverage --timeout=240 "$@"
+      node node_modules/.bin/tap $coverage "$@"
       node --import tsx test/demo.ts
     done
     node client.ts --help
