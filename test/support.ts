@@ -9,6 +9,7 @@ import {
   spawn,
   spawnSync,
 } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import {
   closeSync,
   constants,
@@ -316,6 +317,16 @@ export async function until(
 }
 
 /**
+ * Lets the event loop go round, which looks each time at what is ready. For a
+ * callback that must not come: had it been due, it would have come by the end.
+ */
+export async function turns(count = 20): Promise<void> {
+  for (let turn = 0; turn < count; turn++) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+}
+
+/**
  * A reason to skip if no script can be run as user 65534 (nobody), else false:
  * only root can, and only where that user may read this folder and Node.
  */
@@ -325,6 +336,17 @@ export function missingNobody(): string | false {
   const nobody = { uid: 65534, gid: 65534, env: plainEnv() }
   const { status } = spawnSync(process.execPath, ['-e', read], nobody)
   return status !== 0 && `nobody cannot read ${process.cwd()} or run Node`
+}
+
+/**
+ * A command that runs another as a user who has no other process, so that
+ * nothing else counts towards what the kernel limits for each user. For root.
+ */
+export function asNewUser(): string[] {
+  const id = randomInt(10_000, 60_000)
+  const ids = [`--reuid=${id}`, `--regid=${id}`, '--clear-groups']
+  // tsx would leave a folder behind for each user.
+  return ['env', 'TSX_DISABLE_CACHE=1', 'setpriv', ...ids]
 }
 
 /** The reason to skip what needs terminal(), if there is one. */

@@ -12,17 +12,19 @@ import {
 } from '../../../lib/index.ts'
 import { shutdownWriting } from '../../../lib/socket/unix.ts'
 import {
+  asNewUser,
   leakFree,
   missing,
   openFds,
   pipe,
   run,
   script,
+  turns,
   until,
 } from '../../support.ts'
 
 const notRoot =
-  process.getuid?.() === 0 ? false : 'needs root, who can become nobody'
+  process.getuid?.() === 0 ? false : 'needs root, who can become another'
 
 function streams(options: FdStreamOptions = {}): [FdStream, FdStream] {
   const [a, b] = socketpair()
@@ -242,7 +244,7 @@ leakFree('a paused reader opens no more than its read-ahead', async (t) => {
   })
   b.once('data', () => b.pause())
   await once(b, 'data')
-  await new Promise((resolve) => setTimeout(resolve, 20))
+  await turns(100)
   t.ok(count < 10, `${count} of 50`)
   a.end()
   b.resume()
@@ -373,12 +375,10 @@ t.test(
   'too many descriptors in flight: a stream waits',
   { skip: missing('setpriv', 'prlimit') || notRoot },
   async (t) => {
-    const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
     const limits = ['prlimit', '--nofile=128:128']
     const command = script('--input-type=module', '-e', tooMany)
     const { stdout, stderr } = await run(t, [
-      'setpriv',
-      ...nobody,
+      ...asNewUser(),
       ...limits,
       ...command,
     ])
@@ -413,7 +413,7 @@ leakFree('reading stops while too many descriptors are held', async (t) => {
   stream.resume()
   let most = 0
   for (let turn = 0; turn < 200; turn++) {
-    await new Promise((resolve) => setImmediate(resolve))
+    await turns(1)
     most = Math.max(most, openFds().length - before)
   }
   t.equal(most, 2 * 230, 'two messages of 44: one is less than the limit')
@@ -435,9 +435,7 @@ leakFree('maxFds: the limit of a message, and of what is held', async (t) => {
   for (let i = 0; i < 9; i++) await a.sendFds('x', files(2))
   stream.resume()
   await until('two messages', () => openFds().length === before + 4)
-  for (let turn = 0; turn < 100; turn++) {
-    await new Promise((resolve) => setImmediate(resolve))
-  }
+  await turns(100)
   t.equal(openFds().length, before + 4)
   let count = 0
   stream.on('fds', (fds: number[]) => {
@@ -455,9 +453,10 @@ leakFree('maxFds: the limit of a message, and of what is held', async (t) => {
 leakFree('maxFds: 0 takes none', async (t) => {
   const [a, b] = socketpair()
   const stream = new FdStream(b, { maxFds: 0 })
+  const first = once(stream, 'data')
   stream.resume()
   await a.sendmsg('bytes')
-  t.equal(`${await once(stream, 'data')}`, 'bytes')
+  t.equal(`${await first}`, 'bytes')
   const failed = once(stream, 'error')
   await a.sendFds('x', files(1))
   t.match(await failed, [{ code: 'ERR_TOO_MANY_FDS' }])

@@ -4,7 +4,13 @@ import { spawnSync } from 'node:child_process'
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { closeSync, fstatSync, readFileSync } from 'node:fs'
-import { type AddressInfo, connect, createServer, Socket } from 'node:net'
+import {
+  type AddressInfo,
+  connect,
+  createServer,
+  type Server,
+  Socket,
+} from 'node:net'
 import { t } from 'tap'
 
 import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
@@ -38,12 +44,29 @@ for (const { address, any } of [
   })
 }
 
+async function listening(): Promise<{ probe: Server; port: number }> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  return { probe, port: (probe.address() as AddressInfo).port }
+}
+
+// Whoever gives a port up may find that another process has taken it.
+async function bindFreedPort(tries = 5): Promise<{ fd: number; port: number }> {
+  const { probe, port } = await listening()
+  probe.close()
+  await once(probe, 'close')
+  try {
+    return { fd: boundSocket('127.0.0.1', port), port }
+  } catch (error) {
+    if (tries === 1) throw error
+    return bindFreedPort(tries - 1)
+  }
+}
+
 t.test(
   'boundSocket() binds the address and port that it is told',
   async (t) => {
-    const probe = createServer().listen(0, '127.0.0.1')
-    await once(probe, 'listening')
-    const { port } = probe.address() as AddressInfo
+    const { probe, port } = await listening()
     const before = openFds()
 
     t.throws(() => boundSocket('127.0.0.1', port), {
@@ -56,11 +79,12 @@ t.test(
 
     probe.close()
     await once(probe, 'close')
-    const fd = boundSocket('127.0.0.1', port)
-    const server = createServer().listen({ fd })
+    const bound = await bindFreedPort()
+    const server = createServer().listen({ fd: bound.fd })
     t.teardown(() => server.close())
     await once(server, 'listening')
-    t.match(server.address(), { address: '127.0.0.1', port })
+    const { port: expected } = bound
+    t.match(server.address(), { address: '127.0.0.1', port: expected })
   },
 )
 

@@ -13,7 +13,7 @@ import {
   SocketWatcher,
   Watcher,
 } from '../../../lib/wait/watcher.ts'
-import { leakFree, until } from '../../support.ts'
+import { leakFree, turns, until } from '../../support.ts'
 
 const ways = {
   'an empty read': SocketWatcher,
@@ -56,7 +56,7 @@ for (const [name, Way] of Object.entries(ways)) {
     watcher.watch()
     writeSync(other, 'still there')
     await until('three calls', () => calls === 3)
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await turns()
     t.equal(calls, 3, 'none after rest()')
     const received = receiveNow(one, 100, 1)
     t.match(received, [{ data: Buffer.from('still there') }])
@@ -123,11 +123,11 @@ for (const [name, Way] of Object.entries(ways)) {
     stop()
     stop()
     watcher.whenWritable(0, () => calls.push('first'))
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await turns()
     t.strictSame(calls, [], 'not while it is full')
     drain(other)
     await until('room', () => calls.length > 0)
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await turns()
     t.strictSame(calls, ['first'], 'once')
     watcher.close()
     closeSync(other)

@@ -11,6 +11,7 @@ import {
   plainEnv,
   run,
   script,
+  turns,
   until,
 } from '../../support.ts'
 
@@ -35,12 +36,12 @@ leakFree(
     const [one, other] = fullPair()
     let calls = 0
     whenWritable(one, 0, () => calls++)
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await turns()
     t.equal(calls, 0, 'not while it is full')
     drain(other)
     await until('room', () => calls > 0)
     writeSync(one, 'x')
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    await turns()
     t.equal(calls, 1)
     for (const fd of [one, other]) closeSync(fd)
   },
@@ -52,7 +53,7 @@ leakFree('whenWritable() stops when told', async (t) => {
   const stop = whenWritable(one, 0, () => t.fail('called'))
   stop()
   drain(other)
-  await new Promise((resolve) => setTimeout(resolve, 10))
+  await turns()
   for (const fd of [one, other]) closeSync(fd)
   t.pass('nothing was heard')
 })
