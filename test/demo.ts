@@ -46,7 +46,7 @@ function runClient(): void {
   client = start('client')
   client.stdin.on('error', () => {}) // It may have ended before it read all.
   client.stdin.end(`${lines.join('\n')}\n`)
-  client.once('exit', (code) => {
+  client.once('close', (code) => {
     process.exitCode = isStopped ? 0 : (code ?? 1)
     server.kill('SIGINT')
   })
@@ -58,7 +58,8 @@ onStop(() => {
   server.kill('SIGINT')
 })
 
-server.once('exit', (code) => {
+// Not 'exit': its last lines may come here after its end.
+server.once('close', (code) => {
   rmSync(folder, { recursive: true })
   if (isStopped) return
   const complete = arrived.join() === lines.join()

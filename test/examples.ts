@@ -30,6 +30,8 @@ type Step = {
   readonly needs?: string
   readonly env?: NodeJS.ProcessEnv
   readonly input?: string
+  /** The input comes once a program before it has printed this. */
+  readonly inputAfter?: RegExp
 }
 
 const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
@@ -174,7 +176,12 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
       stays: true,
       later: /woke as fd/,
     },
-    { run: talk(idlePort), prints: /^2: again$/ },
+    {
+      run: talk(idlePort),
+      prints: /^2: again$/,
+      input: 'again\n',
+      inputAfter: /idle, parked/,
+    },
   ],
   dbus: [
     {
@@ -221,7 +228,7 @@ const all = Object.values(examples).flat()
 const width = Math.max(...all.map(({ run: [program] }) => program.length))
 
 /** How long a program may run, by far. */
-const PATIENCE = 20_000 // ms
+const PATIENCE = 300_000 // ms
 
 const children = new Set<ChildProcess>()
 onStop(() => {
@@ -244,6 +251,7 @@ for (const [name, steps] of Object.entries(examples)) {
     for (const step of steps) {
       const one = start(step)
       running.push(one)
+      await give(one, running)
       await printed(one, step.prints)
       if (step.stopped) one.child.kill('SIGTERM')
       if (!step.stays) await ended(one)
@@ -284,8 +292,14 @@ function start(step: Step): Running {
   const exit = once(child, 'close').then(([code]) => code as number | null)
   const one = { step, child, lines, news, exit }
   for (const stream of [child.stdout, child.stderr]) void show(stream, one)
-  child.stdin.end(step.input)
   return one
+}
+
+async function give(one: Running, running: readonly Running[]): Promise<void> {
+  const { input, inputAfter } = one.step
+  if (inputAfter !== undefined)
+    await Promise.any(running.map((each) => printed(each, inputAfter)))
+  one.child.stdin?.end(input)
 }
 
 async function show(
@@ -335,12 +349,13 @@ function get(path: string): Step['run'] {
   return ['node', '-e', source]
 }
 
-// Says something, falls silent long enough to be parked, and goes on.
+// Says something, is silent until it has input (while it is parked), and says
+// that.
 function talk(port: string): Step['run'] {
   const source =
     `const socket = require('net').connect(${port}, '127.0.0.1', ` +
     "() => socket.write('hello\\n')); socket.pipe(process.stdout); " +
-    "setTimeout(() => socket.end('again\\n'), 1000)"
+    'process.stdin.pipe(socket)'
   return ['node', '-e', source]
 }
 

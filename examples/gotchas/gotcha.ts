@@ -138,9 +138,9 @@ export function hasEnded(end: number): boolean {
   }
 }
 
-/** Waits until `condition` holds, two seconds at most. Whether it holds. */
+/** Waits until `condition` holds, 30 seconds at most. Whether it holds. */
 export async function until(condition: () => boolean): Promise<boolean> {
-  const end = performance.now() + 2000
+  const end = performance.now() + 30_000
   while (!condition()) {
     if (performance.now() > end) return false
     await sleep(5)

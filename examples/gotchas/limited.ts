@@ -12,7 +12,12 @@ export function withLimit(limit: number, file: string): void {
   const shell = `ulimit -n ${limit} && exec "$@"`
   const node = [process.execPath, ...process.execArgv, file]
   const { status } = spawnSync('sh', ['-c', shell, 'sh', ...node], {
-    env: { ...process.env, GOTCHA_LIMIT: String(limit) },
+    // tsx would write its cache while the gotcha runs, which takes numbers.
+    env: {
+      ...process.env,
+      GOTCHA_LIMIT: String(limit),
+      TSX_DISABLE_CACHE: '1',
+    },
     stdio: 'inherit',
   })
   process.exit(status ?? 1)
