@@ -4,17 +4,24 @@
 // without an error. Choose the room yourself: --room BYTES. Open recvmsg(2)
 // beside it.
 
-import { parseArgs } from 'node:util'
-
 import { cmsgLen } from '../../lib/index.ts'
+import { commandLine, help, usageError } from '../../lib/script/cli.ts'
 import { check, NULL, pair, receive, send } from './gotcha.ts'
 
-const SENT = 3
+const USAGE = `Usage: ./examples/gotchas/truncation.ts [--room BYTES]
+Sends 3 descriptors to a receiver with that room for control messages (24).`
 
-const { values } = parseArgs({
-  options: { room: { type: 'string', default: '24' } },
-})
+const SENT = 3
+const MOST = 65536
+
+const { values } = commandLine(
+  USAGE,
+  { options: { ...help, room: { type: 'string', default: '24' } } },
+  [0, 0],
+)
 const room = Number(values.room)
+if (!/^\d{1,5}$/.test(values.room) || room > MOST)
+  usageError(USAGE, `Expected BYTES from 0 to ${MOST}, got ${values.room}`)
 const fit = Math.max(0, Math.min(SENT, Math.floor((room - cmsgLen(0)) / 4)))
 
 const [near, far] = pair()

@@ -39,6 +39,18 @@ t.test('truncation.ts --room lets the reader choose the room', async (t) => {
   }
 })
 
+t.test('truncation.ts has --help, and exits 2 for no number', async (t) => {
+  const help = await run(t, script(`${FOLDER}/truncation.ts`, '--help'))
+  t.match(help, { code: 0, stdout: /^Usage: /, stderr: '' })
+  for (const room of ['x', '', '65537']) {
+    const command = script(`${FOLDER}/truncation.ts`, '--room', room)
+    const { code, stdout, stderr } = await run(t, command)
+    t.equal(code, 2)
+    t.equal(stdout, '')
+    t.match(stderr, /^truncation\.ts: Expected BYTES .*\nUsage: /)
+  }
+})
+
 t.test(
   'all.ts runs those that are named, and says what came out',
   async (t) => {
