@@ -7,8 +7,7 @@
 // Nothing may be declared that is variadic in C and given a variable argument:
 // Apple's arm64 convention puts those on the stack, where an interface that
 // knows fixed arguments only does not. ioctl(fd, FIOCLEX) and
-// fcntl(fd, F_GETFL) have none.
-// Read next: lib/message.ts.
+// fcntl(fd, F_GETFL) have none. Read next: lib/message.ts.
 
 import { Buffer } from 'node:buffer'
 import { getSystemErrorName } from 'node:util'
@@ -94,8 +93,7 @@ export function systemError(
   return Object.assign(new Error(message), { code, errno, syscall })
 }
 
-// libuv, and so Node, has no name for ETOOMANYREFS, which no call of theirs
-// can return.
+// libuv, and so Node, has no name for ETOOMANYREFS.
 function nameOf(errno: number): string {
   if (-errno === host.constants.ETOOMANYREFS) return 'ETOOMANYREFS'
   return getSystemErrorName(errno)

@@ -40,7 +40,8 @@ export class UnixConn {
    * caller's.
    *
    * @throws Error EBADF; ENOTSOCK; EPROTOTYPE for any other kind of socket:
-   * TCP would send the bytes and drop the descriptors without a word
+   * TCP would send the bytes and drop the descriptors without an error
+   * @see unix(7)
    */
   static fromFd(fd: number): UnixConn {
     checkUnixStream(fd)
@@ -101,7 +102,7 @@ export class UnixConn {
 
   /**
    * sendmsg with `fds`, which may be empty, as one SCM_RIGHTS message. They
-   * remain the caller's, as above.
+   * remain the caller's. Returns and throws as sendmsg does.
    */
   sendFds(data: string | Uint8Array, fds: readonly number[]): Promise<void> {
     if (fds.length === 0) return this.sendmsg(data)
@@ -185,13 +186,14 @@ export class UnixConn {
     return this
   }
 
+  /** A waiting receiver does not keep the process alive. */
   unref(): this {
     this.#watcher.keepAlive(false)
     return this
   }
 }
 
-/** socketpair(2): two connections, each the other's peer. */
+/** socketpair(2): two connected ends, both the caller's to close. */
 export function socketpair(): [UnixConn, UnixConn] {
   const [one, other] = newSocketpair()
   return [new UnixConn(one), new UnixConn(other)]

@@ -33,6 +33,7 @@ export class Serving {
   #isClosed = false
   #onEnd = (): void => {}
 
+  /** @throws RangeError for `most` */
   constructor(handler: Handler, options: ServeOptions) {
     const { most = Number.POSITIVE_INFINITY, onError = warnOf } = options
     if (!(most >= 1)) {
