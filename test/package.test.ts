@@ -125,7 +125,7 @@ ${passing}`
 
 for (const version of [20, 22, 24, 26]) {
   const name = `TypeScript with @types/node ${version}`
-  t.test(name, { skip, timeout: 60_000 }, async (t) => {
+  t.test(name, { skip, timeout: 600_000 }, async (t) => {
     const files = { 'package.json': esm, 'main.ts': imports + passing }
     const { cwd } = project(`types-${version}`, files)
     rmSync(join(cwd, 'node_modules'))
@@ -148,7 +148,7 @@ for (const version of [20, 22, 24, 26]) {
 
 // What a copy takes: ffi-rs, "type": "module", one option for the compiler, and
 // Node 22.18 or tsx.
-t.test('lib/ in a copy', { skip, timeout: 60_000 }, async (t) => {
+t.test('lib/ in a copy', { skip, timeout: 600_000 }, async (t) => {
   const source = `${imports.replace('fdpass-demo', './lib/index.ts')}${passing}`
   const files = { 'package.json': esm, 'main.ts': source }
   const { cwd } = project('copy', files)

@@ -60,11 +60,10 @@ export async function capture(
 // shows as /tmp.
 function startPanes(tmux: Tmux, folder: string): void {
   const size = ['-x', `${COLUMNS}`, '-y', `${2 * ROWS + 1}`]
-  tmux('-f', '/dev/null', 'new-session', '-d', '-s', 's', ...size, 'sh')
-  tmux('split-window', '-v', '-t', 's', 'sh')
-  const setUp = `PS1='$ '; unset XDG_RUNTIME_DIR; export TMPDIR=${folder}; clear`
-  for (const pane of [SERVER, CLIENT])
-    tmux('send-keys', '-t', pane, setUp, 'Enter')
+  const shell = ['env', '-u', 'XDG_RUNTIME_DIR', 'PS1=$ ', `TMPDIR=${folder}`]
+  const command = [...shell, 'sh']
+  tmux('-f', '/dev/null', 'new-session', '-d', '-s', 's', ...size, ...command)
+  tmux('split-window', '-v', '-t', 's', ...command)
 }
 
 async function talk(tmux: Tmux): Promise<void> {
@@ -73,10 +72,13 @@ async function talk(tmux: Tmux): Promise<void> {
   const shows = async (pane: string, text: string): Promise<void> => {
     const look = (): string => tmux('capture-pane', '-p', '-t', pane)
     for (let tries = 0; !look().includes(text); tries++) {
-      if (tries === 400) throw new Error(`Expected ${text}, got ${look()}`)
+      if (tries === 2000) throw new Error(`Expected ${text}, got ${look()}`)
       await sleep(50)
     }
   }
+  // What is typed before the prompt would appear twice.
+  await shows(SERVER, '$')
+  await shows(CLIENT, '$')
   type(SERVER, './server.ts', 'Enter')
   await shows(SERVER, 'Server ready')
   type(CLIENT, './client.ts', 'Enter')
@@ -95,7 +97,8 @@ function paneOf(
   pane: string,
   command: string,
 ): Pane {
-  const screen = tmux('capture-pane', '-p', '-J', '-t', pane).split('\n')
+  const capture = ['capture-pane', '-p', '-J', '-S', '-', '-t', pane]
+  const screen = tmux(...capture).split('\n')
   const all = screen.map((line) => line.trimEnd())
   const below = all.slice(all.indexOf(`$ ${command}`) + 1)
   const lines = below.filter((line) => line !== '' && line !== '$')

@@ -146,7 +146,7 @@ class Terminal {
     const over = running.exit.then(() => {
       isOver = true
     })
-    await until(command, () => isSeen() || isOver, 25).catch(() => {})
+    await until(command, () => isSeen() || isOver).catch(() => {})
     if (isOver) await over
     if (isSeen()) return
     throw new Error(

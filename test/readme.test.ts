@@ -89,6 +89,7 @@ function makeCopy(): void {
     if (!existsSync(modules)) continue
     const link = spawnSync('cp', ['-al', modules, join(copy, modules)])
     if (link.status !== 0) {
+      rmSync(join(copy, modules), { recursive: true, force: true })
       execFileSync('cp', ['-a', modules, join(copy, modules)])
     }
   }
@@ -196,7 +197,7 @@ function isFree(port: number): Promise<boolean> {
 }
 
 // Most of the time commands wait for each other.
-t.setTimeout(400_000)
+t.setTimeout(1_200_000)
 
 t.before(() => {
   if (skip) return
@@ -213,7 +214,7 @@ for (const uid of isRoot ? [0, NOBODY] : [process.getuid?.() ?? 0]) {
     )) {
       const [{ section = '' } = {}] = group
       const name = `${file}, ${section.replace(/[[\]`]/g, '')}, as uid ${uid}`
-      t.test(name, { skip, timeout: 90_000 }, async (t) => {
+      t.test(name, { skip, timeout: 600_000 }, async (t) => {
         const reason = await cannotRun(group, uid)
         if (reason) {
           t.pass(name, { skip: reason })
@@ -256,7 +257,7 @@ t.test(
   'every command in the text is run, or said to be run elsewhere',
   {
     skip,
-    timeout: 90_000,
+    timeout: 600_000,
   },
   async (t) => {
     const targets = read('Makefile')

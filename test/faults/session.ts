@@ -21,9 +21,11 @@ import {
 import { crashOf, tellsError } from './verdict.ts'
 
 /** ms, by far: what takes longer hangs. */
-const LIMIT = 15_000
+const LIMIT = 60_000
 /** ms, for what may well hang, which is no fault of the program's. */
-const HOPELESS = 2000
+const HOPELESS = 5000
+/** ms in which a server has closed what it had for a client. */
+const RELEASE = 15_000
 
 const node = [process.execPath, ...process.execArgv]
 const fine = { code: 0, signal: null, hung: false, stdout: '', stderr: '' }
@@ -189,12 +191,12 @@ export class Session {
   ): Promise<string | undefined> {
     if (this.#target()?.end) return undefined
     const pid = this.#target()?.pid ?? -1
-    const kept = await openedSince(before, pid, LIMIT / 3)
+    const kept = await openedSince(before, pid, RELEASE)
     if (kept.length === 0) return undefined
     const after = descriptors(pid)
     await this.#traced([fault.call], fault)
     await this.#clean()
-    const more = await openedSince(after, pid, LIMIT / 3)
+    const more = await openedSince(after, pid, RELEASE)
     return more.length > 0 ? `LEAK: ${more.join(', ')}` : undefined
   }
 }
