@@ -13,6 +13,7 @@ import { maxFdsPerMessage } from '../../../lib/message.ts'
 import { duplicate } from '../../../lib/socket/unix.ts'
 import {
   asNewUser,
+  envWithoutCache,
   leakFree,
   missing,
   pipe,
@@ -155,11 +156,9 @@ t.test(
   'no free numbers: a clear error, then all is well again',
   { skip: missing('prlimit') },
   async (t) => {
-    const { stdout, stderr } = await run(t, [
-      'prlimit',
-      '--nofile=200:200',
-      ...inline(noRoom),
-    ])
+    const command = ['prlimit', '--nofile=200:200', ...inline(noRoom)]
+    const env = envWithoutCache()
+    const { stdout, stderr } = await run(t, command, { env })
     const [full, lost, after] = stdout.split('\n')
     t.equal(full, 'EMFILE', stderr)
     t.match(

@@ -17,6 +17,7 @@ import { connect, listen, UnixConn, UnixListener } from '../../../lib/index.ts'
 import { acceptFrom, newSocket } from '../../../lib/socket/unix.ts'
 import * as accepting from '../../../lib/wait/accept.ts'
 import {
+  envWithoutCache,
   leakFree,
   missing,
   Running,
@@ -273,13 +274,9 @@ leakFree(
       process.stdin.destroy()
     }
   `
-    const server = new Running(t, [
-      'prlimit',
-      '--nofile=200:200',
-      ...script('--input-type=module', '-e'),
-      source,
-      path,
-    ])
+    const command = [...script('--input-type=module', '-e'), source, path]
+    const limited = ['prlimit', '--nofile=200:200', ...command]
+    const server = new Running(t, limited, { env: envWithoutCache() })
     await server.printed(/full/)
     const conn = await connect(path)
     t.equal(server.stdout, 'full\n')
