@@ -24,6 +24,7 @@ import { isMainThread } from 'node:worker_threads'
 import { allocate, declare, systemError } from '../libc.ts'
 import { describeFd } from './describe.ts'
 import { turnLingerOff } from './options.ts'
+import { isOtherEnd } from './peer.ts'
 import { closeFd, closeReceived } from './unix.ts'
 
 // int open(const char *path, int flags, ...)
@@ -42,18 +43,22 @@ const path = allocate(32)
  * What a stranger sent is read for as long as the stream lives: bound how many
  * there are, and destroy a stream whose sender has gone.
  *
+ * @param own the descriptor of the connection that `fd` came over, for those
+ * who read until its peer hangs up: see isOtherEnd()
  * @throws RangeError for what is no descriptor, the only case that closes none
  * @throws Error EBADF for a descriptor that is write-only, O_PATH or not open;
- * EISDIR; EINVAL for a kind of descriptor that is no stream of bytes
+ * EISDIR; EINVAL for a kind of descriptor that is no stream of bytes, and for
+ * the other end of `own`
  * @see open(2), read(2)
  * @example
  * const message = await conn.recvFds({ maxFds: 1 })
  * const [fd] = message?.fds ?? []
  * if (fd !== undefined) {
- *   for await (const chunk of readableFrom(fd)) process.stdout.write(chunk)
+ *   const input = readableFrom(fd, conn.fd)
+ *   for await (const chunk of input) process.stdout.write(chunk)
  * }
  */
-export function readableFrom(fd: number): Readable {
+export function readableFrom(fd: number, own = -1): Readable {
   if (!Number.isInteger(fd) || fd < 0) {
     throw new RangeError(`Expected a file descriptor, got ${String(fd)}`)
   }
@@ -69,8 +74,9 @@ export function readableFrom(fd: number): Readable {
         owned = reopen(fd, 'pipe:')
         return openSocket(owned)
       case 'socket':
-        turnLingerOff(fd)
-        return openSocket(fd)
+        if (isOtherEnd(fd, own))
+          throw unreadable('EINVAL', 'it is the other end of its connection')
+        return withoutLinger(openSocket(fd), fd)
       case 'character device':
         // A device with nothing to say must not hold a pool thread: told not
         // to block it answers EAGAIN, which ends the stream with that error.
@@ -101,13 +107,24 @@ function openTerminal(fd: number): Readable {
 }
 
 // Not writable, so that the stream never shuts down a socket which others hold.
-function openSocket(fd: number): Readable {
+function openSocket(fd: number): Socket {
   return new Socket({
     fd,
     readable: true,
     writable: false,
     allowHalfOpen: true,
   })
+}
+
+// See closeReceived(). Turned off at the end, because the sender may turn it on
+// for as long as it has the same socket.
+function withoutLinger(stream: Socket, fd: number): Readable {
+  const destroy = stream._destroy.bind(stream)
+  stream._destroy = (error, done) => {
+    turnLingerOff(fd)
+    destroy(error, done)
+  }
+  return stream
 }
 
 // Node closes a file in its thread pool, where close(2) may take its time. In a

@@ -18,6 +18,7 @@ import { ReadStream } from 'node:tty'
 import { type Test, t } from 'tap'
 
 import { describeFd, readableFrom, UnixConn } from '../../../lib/index.ts'
+import { host } from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
 import { linesOf } from '../../../lib/script/lines.ts'
 import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
@@ -364,6 +365,19 @@ t.test('linesOf() splits as people type', async (t) => {
   ])
 })
 
+t.test('linesOf() cuts a long line that is no text', async (t) => {
+  const zeros = '\0'.repeat(1024)
+  t.strictSame(await collect([`${zeros}\n`]), [zeros])
+  t.strictSame(await collect([`${zeros}${zeros}x\na\n`]), [
+    ...[zeros, zeros, 'x'],
+    'a',
+  ])
+  t.strictSame(await collect([zeros, zeros]), [zeros, zeros])
+  t.strictSame(await collect([zeros, zeros, 'x\n'], 2000), [zeros, zeros, 'x'])
+  const tabs = '\t'.repeat(2000)
+  t.strictSame(await collect([tabs]), [tabs])
+})
+
 t.test('linesOf() hands out an endless line in pieces', async (t) => {
   t.strictSame(await collect(['abc', 'def', 'ghi\nx'], 4), [
     'abcdef',
@@ -381,6 +395,49 @@ leakFree('readableFrom() takes a terminal', async (t) => {
   stream.destroy()
   await once(stream, 'close')
 })
+
+// int setsockopt(int fd, int level, int name, const void *value,
+//                socklen_t len)
+const setsockopt = libc.declare('setsockopt', 'int', [
+  ...(['int', 'int', 'int', 'pointer', 'uint'] as const),
+])
+// int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+const getsockopt = libc.declare('getsockopt', 'int', [
+  ...(['int', 'int', 'int', 'pointer', 'pointer'] as const),
+])
+
+leakFree('a stream turns off SO_LINGER before it closes', async (t) => {
+  const { SOL_SOCKET, SO_LINGER } = host.constants
+  const [one, other] = newSocketpair()
+  const theirs = duplicate(one)
+  const value = libc.allocate(8)
+  const length = libc.allocate(4)
+  length.bytes.writeUInt32LE(8)
+  const stream = readableFrom(one)
+  // By the sender, as soon as we have it: 30 s.
+  value.bytes.writeInt32LE(1)
+  value.bytes.writeInt32LE(30, 4)
+  t.equal(setsockopt(theirs, SOL_SOCKET, SO_LINGER, value.address, 8), 0)
+  stream.destroy()
+  await once(stream, 'close')
+  const asked = [theirs, SOL_SOCKET, SO_LINGER] as const
+  t.equal(getsockopt(...asked, value.address, length.address), 0)
+  t.equal(value.bytes.readInt32LE(), 0)
+  for (const fd of [theirs, other]) closeSync(fd)
+})
+
+leakFree(
+  'readableFrom() refuses the other end of its connection',
+  async (t) => {
+    const [ours, theirs] = newSocketpair()
+    const [one, other] = newSocketpair()
+    t.throws(() => readableFrom(duplicate(theirs), ours), { code: 'EINVAL' })
+    const stream = readableFrom(one, ours)
+    stream.destroy()
+    await once(stream, 'close')
+    for (const fd of [ours, theirs, other]) closeSync(fd)
+  },
+)
 
 leakFree('without /proc a pipe is read as it is', async (t) => {
   const { readableFrom } = await t.mockImport<
