@@ -8,7 +8,7 @@
 // a description of our own. Partner: client.ts. Open unix(7), cmsg(3) and
 // recvmsg(2) with it. Read next: examples/bare.ts.
 
-import { addAbortSignal } from 'node:stream'
+import { addAbortSignal, type Readable } from 'node:stream'
 import type { ReceivedFds, UnixConn } from './lib/index.ts'
 import { listen, readableFrom } from './lib/index.ts'
 import {
@@ -38,8 +38,7 @@ let count = 0
 const handler = async (conn: UnixConn): Promise<void> => {
   // From the kernel: the client cannot choose what this says.
   const { pid, uid } = conn.peerCredentials()
-  // Bytes, and the descriptors of all SCM_RIGHTS control messages beside them.
-  // More than `maxFds` are an error: each takes memory, and time to print.
+  // Bytes and descriptors. More than `maxFds` are an error: each takes memory.
   const got = await conn.recvFds({ maxFds: 8 }).catch((error: Error) => error)
   // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
@@ -62,12 +61,14 @@ async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
 
   // The numbers are the lowest that were free here; the client's are others.
   const over = new AbortController()
-  const readings = fds.map((fd, index) => {
+  const readings = fds.map(async (fd, index) => {
     const theirs = index === 0 ? 'fd 0 there' : 'another there'
     print(`${client}: fd ${fd} here, ${theirs}: ${kindOf(fd)}`)
-    return printLines(fd, client, over.signal).catch(messageOf)
+    // The other end of `conn` is refused: open here, it would never hang up.
+    return printLines(readableFrom(fd, conn.fd), client, over.signal)
   })
-  const end = Promise.all(readings).then((all) => [...new Set(all)].join('; '))
+  const ends = readings.map((reading) => reading.catch(messageOf))
+  const end = Promise.all(ends).then((all) => [...new Set(all)].join('; '))
   try {
     return await Promise.race([end, hungUp(conn)])
   } finally {
@@ -77,10 +78,9 @@ async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
   }
 }
 
-// Owns the descriptor: the stream closes it, at its end or when it is over.
-async function printLines(fd: number, client: string, over: AbortSignal) {
-  const input = addAbortSignal(over, readableFrom(fd))
-  for await (const line of linesOf(input)) {
+// The stream closes the descriptor, at its end or when it is over.
+async function printLines(input: Readable, client: string, over: AbortSignal) {
+  for await (const line of linesOf(addAbortSignal(over, input))) {
     if (over.aborted) break
     await print(`${client}> ${line}`) // Long inputs leave time for others.
   }

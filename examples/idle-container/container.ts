@@ -18,6 +18,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   closeReceived,
   framesOf,
+  isOtherEnd,
   listen,
   sendFrame,
   type UnixConn,
@@ -34,7 +35,7 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { descriptorLimit } from '../../lib/socket/options.ts'
+import { descriptorLimit, turnLingerOff } from '../../lib/socket/options.ts'
 import { closeFd } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
@@ -115,6 +116,7 @@ async function serve(front: Front): Promise<void> {
   const left = heldFor(conn)
   for (const fd of left) {
     parked.delete(fd)
+    turnLingerOff(fd) // see closeReceived(), but the set has to close it
     set.delete(fd)
   }
   conn.close()
@@ -132,6 +134,9 @@ async function park(
   try {
     if (typeof tag !== 'string')
       throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
+    // As long as that is open here, the front does not hang up.
+    if (isOtherEnd(fd, front.conn.fd))
+      throw new Error('Expected a connection, got the other end of this one')
     if (set.size >= most) {
       await give({ ...front, tag }, fd)
       // The front has it again: its options stay as they are.
@@ -156,6 +161,7 @@ async function passBack(fd: number): Promise<void> {
     () => true,
     () => false,
   )
+  if (!isGiven) turnLingerOff(fd)
   set.delete(fd)
   if (isGiven) log('woke', fd, back)
   else back.conn.close()

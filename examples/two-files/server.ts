@@ -54,7 +54,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
-  const problem = await printFiles(got).catch(messageOf)
+  const problem = await printFiles(got, conn.fd).catch(messageOf)
   if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
 }
 await listener.serve(handler, { most: 50 }).catch(fail)
@@ -62,12 +62,13 @@ print('Server stopped')
 
 async function printFiles(
   got: ReceivedFds | Error,
+  own: number,
 ): Promise<string | undefined> {
   if (got instanceof Error) return got.message
   const { fds } = got
   if (fds.length === 0) return 'No descriptor came'
   try {
-    while (fds.length > 0) await printFile(fds.shift() ?? -1)
+    while (fds.length > 0) await printFile(fds.shift() ?? -1, own)
     return undefined
   } finally {
     for (const fd of fds) closeReceived(fd)
@@ -75,9 +76,9 @@ async function printFiles(
 }
 
 // Owns the descriptor: the stream closes it.
-async function printFile(fd: number): Promise<void> {
+async function printFile(fd: number, own: number): Promise<void> {
   print(`Reading from passed fd ${fd}`)
-  const input = readableFrom(fd)
+  const input = readableFrom(fd, own)
   inputs.add(input)
   try {
     await show(input, process.stdout)

@@ -541,6 +541,23 @@ t.test(
   },
 )
 
+t.test('a front that parks its own end and leaves is let go', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const container = await startContainer(t, path)
+  const before = await settledFds(container.pid)
+  const conn = await connect(path)
+  await sendFrame(conn, { tag: 'my own end' }, [conn.fd])
+  conn.close()
+  await container.printed(
+    /^front 1: Expected a connection, got the other end of this one, closed/m,
+  )
+  await until('as many descriptors as before', () => {
+    return openFds(container.pid).length === before.length
+  })
+  container.child.kill('SIGINT')
+  t.match(await container.exit, { code: 0 })
+})
+
 t.test(
   'a Python front may cut and join its messages as it likes',
   { skip: missing('python3') },

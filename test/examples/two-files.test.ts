@@ -190,6 +190,21 @@ t.test(
   },
 )
 
+t.test('who sends its own end and leaves is not waited for', async (t) => {
+  const { path, server } = await startServer(t, SERVER)
+  const before = await settledFds(server.pid)
+  const conn = await connect(path)
+  await conn.sendFds('my own end', [conn.fd])
+  conn.close()
+  await server.printed(/client 1: read EINVAL .* other end of its connection/)
+  await until(
+    'as many descriptors as before',
+    () => openFds(server.pid).length === before.length,
+  )
+  server.child.kill('SIGINT')
+  t.match(await server.exit, { code: 0 })
+})
+
 t.test('Ctrl-C ends a server that is reading', async (t) => {
   const folder = temporaryFolder(t)
   const socket = join(folder, 's')
