@@ -6,6 +6,7 @@ import {
   existsSync,
   openSync,
   readFileSync,
+  truncateSync,
   writeFileSync,
   writeSync,
 } from 'node:fs'
@@ -64,6 +65,41 @@ t.test('files of bare newlines delay no other client', async (t) => {
   const others = between.match(/client 1> /g)?.length ?? 0
   t.ok(others < 20_000, `${others} lines of the other client in between`)
   flood.close()
+  await until('its end', () => output().includes('client 1: hung up'))
+  server.child.kill('SIGINT')
+  t.equal((await server.exit).code, 0)
+})
+
+t.test('files that are no text delay no other client', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = join(folder, 's')
+  const printed = join(folder, 'printed')
+  const out = openSync(printed, 'w')
+  const server = new Running(t, script('server.ts', path), {
+    stdio: ['ignore', out, 'pipe'],
+  })
+  closeSync(out)
+  const output = (): string => readFileSync(printed, 'utf8')
+  await until('the server', () => output().includes('Server ready'))
+
+  const file = join(folder, 'sparse')
+  writeFileSync(file, '')
+  truncateSync(file, 16 * 1024 * 1024)
+  const fds = Array.from({ length: 5 }, () => openSync(file, 'r'))
+  const flood = await connect(path)
+  await flood.sendFds('five files', fds)
+  for (const fd of fds) closeSync(fd)
+  const first = /client 1> (\\u0000)+\n/
+  await until('its first line', () => first.test(output()))
+
+  const other = await run(t, script('client.ts', path), { input: 'a\nb\n' })
+  flood.close()
+  t.equal(other.code, 0)
+  const [, between = ''] =
+    /client 2: says((?:.|\n)*?)client 2> b\n/.exec(output()) ?? []
+  t.match(between, 'client 2> a\n')
+  // One line of 16 million zeros would be 100 million characters.
+  t.ok(between.length < 20_000_000, `${between.length} characters in between`)
   await until('its end', () => output().includes('client 1: hung up'))
   server.child.kill('SIGINT')
   t.equal((await server.exit).code, 0)
@@ -213,3 +249,19 @@ for (const file of [
     await server.printed(/lient 1/)
   })
 }
+
+t.test('who sends its own end and leaves is not waited for', async (t) => {
+  const { path, server } = await startServer(t)
+  const before = await settledFds(server.pid)
+  const conn = await connect(path)
+  await conn.sendFds('my own end', [conn.fd])
+  conn.close()
+  // As it is refused, it is closed, and with it the connection's last end.
+  await server.printed(/client 1: (hung up|read EINVAL)/)
+  await until(
+    'as many descriptors as before',
+    () => openFds(server.pid).length === before.length,
+  )
+  server.child.kill('SIGINT')
+  t.match(await server.exit, { code: 0 })
+})

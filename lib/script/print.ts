@@ -14,6 +14,9 @@ import { printable } from './printable.ts'
 /** Lines, of all who print. About 0.2 ms of work. */
 const LINES_PER_TURN = 100
 
+/** Characters. A longer line counts as several. */
+const USUAL_LENGTH = 100
+
 /**
  * A function that prints one line on `out`, by way of printable(). It resolves
  * when the caller may print its next line: await it in a loop over lines that a
@@ -28,11 +31,11 @@ export function linePrinter(
   let nextTurn: Promise<void> | undefined
 
   return async (line) => {
-    while (left === 0 || out.writableNeedDrain) {
+    while (left <= 0 || out.writableNeedDrain) {
       nextTurn ??= turn()
       await nextTurn
     }
-    left--
+    left -= Math.max(1, Math.ceil(line.length / USUAL_LENGTH))
     out.write(`${printable(line)}\n`)
   }
 

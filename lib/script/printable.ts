@@ -18,6 +18,11 @@ export function printable(text: string | Uint8Array): string {
   return string.replace(UNSAFE, escaped)
 }
 
+/** Whether printable() would leave all of it as it is. */
+export function isPrintable(text: string): boolean {
+  return text.search(UNSAFE) < 0
+}
+
 function escaped(character: string): string {
   if (character === '\n') return '\\n'
   if (character === '\r') return '\\r'

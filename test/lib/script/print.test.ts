@@ -35,6 +35,15 @@ t.test('linePrinter() serves callers in turns, a few a turn', async (t) => {
   }
 })
 
+t.test('linePrinter() counts a long line as several', async (t) => {
+  const out = new PassThrough()
+  const print = linePrinter(out, 4)
+  const all = Promise.all(['a', 'b'].map((name) => print(name.repeat(301))))
+  t.equal(`${out.read()}`, `${'a'.repeat(301)}\n`)
+  await all
+  t.equal(`${out.read()}`, `${'b'.repeat(301)}\n`)
+})
+
 t.test('linePrinter() waits while the stream is full', async (t) => {
   const out = new PassThrough({ highWaterMark: 10 })
   const print = linePrinter(out)
