@@ -64,7 +64,7 @@ const NEVER = Buffer.alloc(100, 255)
 const NOTHING = Buffer.alloc(0)
 
 /** A round that has not ended after so many ms hangs. */
-const DEADLINE = 20_000
+const DEADLINE = 120_000
 
 type Random = (below: number) => number
 
