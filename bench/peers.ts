@@ -1,4 +1,4 @@
-// Who is measured. Each peer is a program of its own in peers/, all with the
+// What is measured. Each peer is a program of its own in peers/, all with the
 // command line that peers/plain.c describes. What this machine lacks is a peer
 // that says why.
 

@@ -134,8 +134,9 @@ function start(): ChildProcess {
   }
 }
 
-// Descriptors that whoever started us left open reach a child as well, unless
-// they are close-on-exec. Node makes the first ones so, up to the first gap.
+// A child would also inherit descriptors that this process was started with,
+// unless they are close-on-exec. Node makes the first of them so, up to the
+// first number that is not open.
 function keepFromChild(): void {
   for (const name of readdirSync('/dev/fd')) {
     try {

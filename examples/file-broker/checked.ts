@@ -165,7 +165,7 @@ function objectionTo(stats: Stats, limits: Limits): string | undefined {
   // this directory could bring in a file that only the broker can read.
   if (stats.nlink !== 1)
     return `Expected a file of one name, got ${stats.nlink}`
-  // Who gets the descriptor can open the file anew through /proc/self/fd. Then
+  // A client can open the file anew through /proc/self/fd. Then
   // the file's own mode decides, and no directory is in the way. The bits of
   // the group are also the most that an access control list grants (acl(5)).
   if (!isOurs(stats)) {

@@ -1,8 +1,8 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
-// What has no room in the control buffer is closed by the kernel, and msg_flags
-// says MSG_CTRUNC: whoever does not look at the flags has lost descriptors
-// without an error. Choose the room yourself: --room BYTES. Open recvmsg(2)
-// beside it.
+// The kernel closes the descriptors for which the control buffer has no room,
+// and sets MSG_CTRUNC in msg_flags. A receiver that does not look at the flags
+// loses descriptors without an error. Choose the room yourself: --room BYTES.
+// Open recvmsg(2) beside it.
 
 import { cmsgLen } from '../../lib/index.ts'
 import { commandLine, help, usageError } from '../../lib/script/cli.ts'

@@ -1,6 +1,6 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 // The client borrows the server's standard output and copies its own standard
-// input to it: type lines here and they appear there, while the server sleeps.
+// input to it: type lines here and they appear there, without the server.
 //
 // Partner: server.ts, which tells what this is after, or (with --go here) the
 // server of markdingo's go-fdpass-demo. Open unix(7), recvmsg(2), write(2).

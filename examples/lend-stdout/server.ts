@@ -1,8 +1,8 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
 
-// The server lends its standard output to whoever asks: a client that sends
-// "Send me your Stdout" gets it, and what it writes then appears here, although
-// no line of this file prints it.
+// The server sends its standard output to every client that asks: it sends
+// "Send me your Stdout", gets it, and what it writes then appears here,
+// although no line of this file prints it.
 //
 // Partner: client.ts, or the client of markdingo's go-fdpass-demo (with --go
 // here). Open unix(7), sendmsg(2) with it.

@@ -5,9 +5,10 @@
 //      "addresses": ["127.0.0.1"],    those to bind to, in digits
 //      "protocol": "udp" }            "tcp" unless given
 //
-// What no rule allows is refused. A file with any mistake in it is no rules at
-// all: a misspelt "addresses" that went unnoticed would open a port to others.
-// So is a file that anyone can write but root and the user who runs the broker.
+// What no rule allows is refused. A file with a mistake in it is refused as a
+// whole: a misspelt "addresses" that went unnoticed would open a port to
+// others. So is a file that another user than root or the broker's own can
+// write.
 //
 // A socket on :: takes connections over IPv4 as well (ipv6(7), IPV6_V6ONLY). So
 // :: is allowed only by a rule whose addresses are :: and 0.0.0.0, both.

@@ -27,8 +27,8 @@ import {
 import { codeOf, messageOf } from '../../lib/script/cli.ts'
 
 export type Predecessor = {
-  /** As it says itself. SO_PEERCRED names whoever called listen(2) on the
-   * control socket, which may be a server that ended long ago. */
+  /** As it says itself. SO_PEERCRED names the process that called listen(2) on
+   * the control socket, which may be a server that ended long ago. */
   readonly pid: number
   /** The caller owns them. */
   readonly sockets: ListeningSocket[]

@@ -52,8 +52,8 @@ export async function finish(options: {
     const end = once(server, 'close')
     // close() of an HTTP server also closes connections that are idle, perhaps
     // under a request that is on its way. close() of the net.Server below it
-    // does not: who is idle can make one more request, and is told to hang up
-    // in the answer.
+    // does not: an idle client can make one more request, and is told to hang
+    // up in the answer.
     if (options.hasSuccessor) NetServer.prototype.close.call(server)
     else server.close()
     return end

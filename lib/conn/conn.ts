@@ -59,8 +59,8 @@ export class UnixConn {
    * copies of what you gave away.
    *
    * Each call stands alone: of one that is rejected (EBADF, ETOOMANYREFS)
-   * nothing was sent, and those behind it are sent all the same. Who needs all
-   * or none awaits each, or uses an FdStream. A failure (EPIPE) that cuts a
+   * nothing was sent, and those behind it are sent all the same. To stop at the
+   * first that fails, await each, or use an FdStream. A failure (EPIPE) that cuts a
    * message short shuts the sending side down: the peer gets the end of file,
    * all that follow fail with the same error, and receiving goes on.
    *

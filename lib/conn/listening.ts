@@ -30,8 +30,8 @@ export function canonicalAddress(text: string): string {
 
 /**
  * A socket that listens at an address, or one that another process has opened.
- * The descriptor and the socket file have lives of their own: whoever goes on
- * serving the socket needs the file, long after we have closed.
+ * close() leaves the socket file: another process that goes on serving the
+ * socket needs it. unlink() removes it.
  */
 export class ListeningSocket {
   readonly address: string

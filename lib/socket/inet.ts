@@ -1,6 +1,6 @@
-// Sockets of TCP and UDP that are to be given away: bound to an address and
-// port and no more than that, or taking clients already. Node binds only what
-// it goes on to listen or connect with, and keeps the numbers to itself. Open
+// TCP and UDP sockets for other processes: bound to an address and port, or
+// listening as well. Node has no function that only binds a TCP socket, and
+// none that gives the number of a socket that it has made. Open
 // ip(7), tcp(7), udp(7), bind(2) and listen(2) beside it.
 // Read next: lib/conn/conn.ts.
 

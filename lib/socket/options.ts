@@ -115,7 +115,7 @@ export function readCredentials(
  * Has the kernel refuse descriptors that are sent to this socket, and to those
  * that are accepted from it: the sender's call fails with EPERM (SO_PASSRIGHTS,
  * Linux 6.16). Where the kernel does not know that, nothing happens:
- * descriptors arrive, and whoever receives them has to close them.
+ * descriptors arrive, and the receiver has to close them.
  */
 export function refuseDescriptors(fd: number): void {
   value.bytes.writeInt32LE(0)

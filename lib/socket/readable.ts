@@ -144,8 +144,8 @@ function openFile(fd: number): Readable {
 // gone already would never end for a reader who opened it later.
 //
 // Opened through libc: a number that Node has opened in a worker thread it
-// closes when the thread ends, whoever has it by then. O_NOCTTY, as a terminal
-// becomes the controlling one of a session leader that opens it.
+// closes when the thread ends, even if it has a new owner. O_NOCTTY, as a
+// terminal becomes the controlling one of a session leader that opens it.
 function reopen(fd: number, namePrefix: string): number {
   const name = `/proc/self/fd/${fd}`
   try {

@@ -1,7 +1,7 @@
 // The accept loop, for listening sockets of every kind: it waits without a
 // thread, and goes on after the errors of accept(2) that are not the listening
-// socket's own. node:net accepts too, but keeps the numbers to itself, and
-// without them nothing can be passed on. Open accept(2) beside it.
+// socket's own. node:net accepts too, but does not give the numbers, without
+// which a connection cannot be passed on. Open accept(2) beside it.
 // Read next: lib/wait/listen-at.ts.
 
 import { constants } from 'node:os'
