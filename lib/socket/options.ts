@@ -63,12 +63,29 @@ function getOption(
   return Buffer.from(value.bytes.subarray(0, size))
 }
 
+/** Whether C gets this number as it is: it would take NaN, say, for 0. */
+export function isInt(fd: number): boolean {
+  return (fd | 0) === fd
+}
+
+/**
+ * `fd`, which need not be open.
+ *
+ * @throws RangeError for what C would take for another descriptor
+ */
+export function checkFd(fd: number): number {
+  if (isInt(fd)) return fd
+  throw new RangeError(`Expected a file descriptor, got ${String(fd)}`)
+}
+
 /**
  * Checks that `fd` is an AF_UNIX stream socket.
  *
+ * @throws RangeError for what is no descriptor
  * @throws Error EBADF, ENOTSOCK, or EPROTOTYPE for any other kind of socket
  */
 export function checkUnixStream(fd: number): void {
+  checkFd(fd)
   const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
   length.bytes.writeUInt32LE(value.bytes.length)
   const named = getsockname(fd, value.address, length.address)

@@ -5,7 +5,7 @@
 
 import { host } from '../layouts.ts'
 import { allocate, check, declare, NULL } from '../libc.ts'
-import { turnLingerOff } from './options.ts'
+import { checkFd, isInt, turnLingerOff } from './options.ts'
 import { unixAddress } from './sockaddr.ts'
 
 // int socket(int domain, int type, int protocol)
@@ -100,11 +100,11 @@ export function acceptFrom(fd: number): number {
  * FIOCLEX: makes a descriptor close-on-exec.
  *
  * @returns `fd`
- * @throws Error EBADF
+ * @throws RangeError for what is no descriptor; Error EBADF
  * @see FIOCLEX in ioctl(2)
  */
 export function setCloseOnExec(fd: number): number {
-  check('ioctl', ioctl(fd, FIOCLEX))
+  check('ioctl', ioctl(checkFd(fd), FIOCLEX))
   return fd
 }
 
@@ -121,11 +121,11 @@ export function ownedFd(fd: number): number {
 /**
  * dup(2), close-on-exec. The caller owns the copy.
  *
- * @throws Error EBADF; EMFILE
+ * @throws RangeError for what is no descriptor; Error EBADF; EMFILE
  * @see dup(2)
  */
 export function duplicate(fd: number): number {
-  return ownedFd(check('dup', dup(fd)))
+  return ownedFd(check('dup', dup(checkFd(fd))))
 }
 
 /** shutdown(2) for writing: the peer reads to the end of file. */
@@ -147,13 +147,15 @@ export function closeFd(fd: number): void {
  * Closes a descriptor that was received and is not delivered. If it is a
  * socket, SO_LINGER is turned off first: with it close(2) of the last
  * descriptor of a TCP socket blocks for as long as the sender chose. That turns
- * it off for everyone who has the same socket. Never throws.
+ * it off for everyone who has the same socket. Never throws: what is not open,
+ * or no descriptor, is passed over.
  *
  * A file on FUSE whose server is slow can still block close(2).
  *
  * @see SO_LINGER in socket(7)
  */
 export function closeReceived(fd: number): void {
+  if (!isInt(fd)) return
   turnLingerOff(fd)
   closeFd(fd)
 }

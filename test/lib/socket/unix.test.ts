@@ -10,7 +10,7 @@ import {
 import { join } from 'node:path'
 import { t } from 'tap'
 
-import { connect } from '../../../lib/index.ts'
+import { connect, readableFrom, UnixConn } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
 import {
@@ -18,6 +18,7 @@ import {
   closeReceived,
   duplicate,
   newSocketpair,
+  setCloseOnExec,
 } from '../../../lib/socket/unix.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
 import {
@@ -106,6 +107,18 @@ leakFree('closeReceived() closes files, and what is not open', async (t) => {
   closeReceived(fd)
   t.throws(() => fstatSync(fd), { code: 'EBADF' })
   closeReceived(fd)
+})
+
+leakFree('what is no descriptor is never taken for 0, 1 or 2', async (t) => {
+  const error = { name: 'RangeError' }
+  for (const fd of [Number.NaN, 1.5, 2 ** 32, 2 ** 32 + 1, -(2 ** 32)]) {
+    t.throws(() => duplicate(fd), error, `duplicate(${fd})`)
+    t.throws(() => setCloseOnExec(fd), error, `setCloseOnExec(${fd})`)
+    t.throws(() => UnixConn.fromFd(fd), error, `fromFd(${fd})`)
+    t.throws(() => readableFrom(fd), error, `readableFrom(${fd})`)
+    // The end of leakFree() sees what this has closed.
+    closeReceived(fd)
+  }
 })
 
 leakFree('acceptFrom() tells the errors of accept(2)', async (t) => {
