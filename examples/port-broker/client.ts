@@ -100,15 +100,16 @@ async function runCommand(command: string): Promise<void> {
   // LISTEN_PID has to be the pid of the program itself. Only after the fork is
   // it known, and a shell is the one thing between that and exec at hand.
   const shell = ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', command, ...args]
+  // Before there is a child, so that no signal ends this process alone.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => child.kill(signal))
+  }
   const child = spawn('sh', shell, {
     stdio: ['inherit', 'inherit', 'inherit', fd],
     env: { ...process.env, LISTEN_FDS: '1' },
   })
   // The child has it. A copy here would keep the port taken after its end.
   closeSync(fd)
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.on(signal, () => child.kill(signal))
-  }
   const [code, signal] = await once(child, 'exit').catch(fail)
   // As a shell tells it.
   process.exitCode = code ?? 128 + constants.signals[signal as NodeJS.Signals]
