@@ -122,6 +122,9 @@ export class Running {
     const [file = '', ...args] = command
     this.#command = command.join(' ')
     this.child = spawn(file, args, { env: plainEnv(), ...options })
+    // A character may be cut between two reads.
+    this.child.stdout?.setEncoding('utf8')
+    this.child.stderr?.setEncoding('utf8')
     this.child.stdout?.on('data', (chunk) => {
       this.stdout += chunk
     })
