@@ -28,6 +28,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
+import { expecting, noMoreFds } from './support.ts'
 
 const SERVICE = 'examples/dbus/service.ts'
 const CLIENT = 'examples/dbus/client.ts'
@@ -94,9 +95,10 @@ t.test('a descriptor goes there, two come back', { skip }, async (t) => {
     stdout,
     /^fd 0, .*: (pipe|socket), read.*\none, fd \d+ here:\nThis is one\ntwo, fd \d+ here:\nThis is two\n$/,
   )
-  t.match(service.stdout, /: its descriptor is fd \d+ here, (pipe|socket)\n/)
+  await service.printed(/: its descriptor is fd \d+ here, (pipe|socket)\n/)
+  await service.printed(/: two, fd \d+$/m)
   t.match(service.stdout, /: two, fd \d+\n$/)
-  t.strictSame(await settledFds(service.pid), before, 'the service leaks none')
+  await noMoreFds(t, service, before)
 })
 
 t.test('a bus on an abstract address', { skip }, async (t) => {
@@ -158,7 +160,7 @@ t.test('gdbus is the client', { skip: skip || missing('gdbus') }, async (t) => {
     stdout: '([handle 0, 1],)\n',
   })
   t.match(await gdbus('Open', "['three']"), { code: 1, stderr: /ENOENT/ })
-  t.strictSame(await settledFds(service.pid), before)
+  await noMoreFds(t, service, before)
 })
 
 // The first python3 of the PATH may be another than the one with the module.
@@ -187,7 +189,7 @@ for fd in opener.Open(['one', 'two']):
   const { stdout, stderr } = await run(t, command, { env })
   t.equal(stderr, '')
   t.equal(stdout, 'file, read\nThis is one\nThis is two\n')
-  t.strictSame(await settledFds(service.pid), before)
+  await noMoreFds(t, service, before)
 })
 
 leakFreeOnBus('two lines connect', async (t, path) => {
@@ -288,7 +290,7 @@ leakFreeOnBus(
       ],
     )
     closeAll([file])
-    t.strictSame(await settledFds(service.pid), before)
+    await noMoreFds(t, service, before)
     await hangUp(bus)
   },
 )
@@ -336,63 +338,53 @@ t.test('mistakes are told in one line', { skip }, async (t) => {
   const at = (address: string) => {
     return plainEnv({ DBUS_SESSION_BUS_ADDRESS: address })
   }
-  const expect = async (
-    file: string,
-    args: string[],
-    env: NodeJS.ProcessEnv,
-    code: number,
-    text: RegExp,
-  ): Promise<void> => {
-    const result = await run(t, script(file, ...args), { env })
-    t.equal(result.code, code, `${file} ${args}`)
-    t.match(code === 0 ? result.stdout : result.stderr, text)
-  }
+  const expect = expecting(t)
   const noDaemon = { ...nowhere, PATH: folder }
   await Promise.all([
-    expect(SERVICE, ['--help'], env, 0, /^Usage: /),
-    expect(CLIENT, ['--help'], env, 0, /^Usage: /),
-    expect(SERVICE, [], env, 2, /Expected 1 argument, got 0\nUsage: /),
+    expect(SERVICE, ['--help'], 0, /^Usage: /, env),
+    expect(CLIENT, ['--help'], 0, /^Usage: /, env),
+    expect(SERVICE, [], 2, /Expected 1 argument, got 0\nUsage: /, env),
     expect(
       CLIENT,
       [],
-      nowhere,
       1,
       /^client.ts: No server on .*dbus.sock: start .*service.ts first\n$/,
+      nowhere,
     ),
     expect(
       CLIENT,
       [],
-      at('unix:path=/nowhere'),
       1,
       /^client.ts: No server on \/nowhere: start the session bus first\n$/,
+      at('unix:path=/nowhere'),
     ),
     expect(
       CLIENT,
       [],
-      at('tcp:host=a,port=1'),
       1,
       /^client.ts: Expected unix:path=… or .*, got "tcp:host=a,port=1"\n$/,
+      at('tcp:host=a,port=1'),
     ),
     expect(
       CLIENT,
       [],
-      at('unix:path=/%zz'),
       1,
       /^client.ts: Expected unix:path=… or .*, got "unix:path=\/%zz"\n$/,
+      at('unix:path=/%zz'),
     ),
     expect(
       CLIENT,
       [],
-      env,
       1,
       /^client.ts: No service on the bus: start .*service.ts first\n$/,
+      env,
     ),
     expect(
       SERVICE,
       [folder],
-      noDaemon,
       1,
       /^service.ts: Expected a bus, got exit code 127 of dbus-daemon .*\n$/,
+      noDaemon,
     ),
   ])
 

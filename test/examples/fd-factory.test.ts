@@ -18,6 +18,7 @@ import {
   settledFds,
   until,
 } from '../support.ts'
+import { noMoreFds } from './support.ts'
 
 const SERVER = 'examples/fd-factory/server.ts'
 const CLIENT = 'examples/fd-factory/client.ts'
@@ -190,7 +191,7 @@ t.test(
     await until('the second answer', () => {
       return parent.stdout.match(answers)?.length === 2
     })
-    t.same(await settledFds(parent.pid), before, 'the factory keeps no copy')
+    await noMoreFds(t, parent, before)
     parent.child.stdin?.write('\n\n')
 
     t.match(await parent.exit, { code: 0 })
@@ -297,11 +298,10 @@ t.test('a port that is taken is refused, with the reason', async (t) => {
 })
 
 t.test('nobody listens on PORT', async (t) => {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const { port } = probe.address() as AddressInfo
-  probe.close()
-  await once(probe, 'close')
+  // It is bound, so that nobody else can listen there meanwhile.
+  const port = freePort()
+  const bound = boundSocket('127.0.0.1', port)
+  t.teardown(() => closeSync(bound))
   const result = await run(t, client(freePort(), '127.0.0.1', `${port}`, 'x'))
   t.equal(result.code, 1)
   t.match(result.stderr, /^child.ts: connect ECONNREFUSED 127.0.0.1:\d+\n$/)

@@ -25,6 +25,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
+import { expecting, freePort, noMoreFds } from './support.ts'
 
 const SERVER = 'examples/port-broker/server.ts'
 const CLIENT = 'examples/port-broker/client.ts'
@@ -32,16 +33,6 @@ const uid = process.getuid?.() ?? -1
 const isRoot = uid === 0
 const nobody = { uid: 65534, gid: 65534 }
 const noRoot = missingNobody()
-
-/** A port that nobody has at the moment. */
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const { port } = probe.address() as AddressInfo
-  probe.close()
-  await once(probe, 'close')
-  return port
-}
 
 /** One that root alone may bind, as far as this machine has such ports. */
 async function privilegedPort(): Promise<number> {
@@ -241,9 +232,7 @@ t.test('a port that somebody else has is told as that', async (t) => {
   const { value } = await framesOf(conn).next()
   t.match(value?.value, { error: /refused, no rule such as/ })
   conn.close()
-  await until('all is closed', () => {
-    return openFds(server.pid).length === before.length
-  })
+  await noMoreFds(t, server, before)
 })
 
 t.test('requests that run together get their own sockets', async (t) => {
@@ -276,9 +265,7 @@ t.test('requests that run together get their own sockets', async (t) => {
   }
   t.match(got, [/tcp/, 'refused', /tcp/, /tcp/])
   conn.close()
-  await until('all is closed', () => {
-    return openFds(server.pid).length === before.length
-  })
+  await noMoreFds(t, server, before)
 })
 
 t.test('a bad client gets one line, and costs nobody else', async (t) => {
@@ -318,9 +305,7 @@ t.test('a bad client gets one line, and costs nobody else', async (t) => {
   await server.printed(/: Expected to be done in 3 s, hung up$/m)
   t.equal(await silent.recvFds(), null)
   silent.close()
-  await until('all is closed', () => {
-    return openFds(server.pid).length === before.length
-  })
+  await noMoreFds(t, server, before)
 })
 
 t.test('a rule for :: alone gives no socket that takes IPv4', async (t) => {
@@ -363,7 +348,7 @@ t.test('rules that others can write are refused', async (t) => {
 t.test('one user cannot take all the places', async (t) => {
   const port = await freePort()
   const rules = [mine(port), { uid: 65534, ports: [port], addresses: ['::1'] }]
-  const { server, path } = await broker(t, rules)
+  const { server, path } = await broker(t, rules, '--patience', '600')
   const before = await settledFds(server.pid)
   const held: UnixConn[] = []
   for (let n = 0; n < 8; n++) held.push(await connect(path))
@@ -389,9 +374,7 @@ t.test('one user cannot take all the places', async (t) => {
     t.match(await run(t, other, nobody), { code: 0 })
   }
   for (const conn of held) conn.close()
-  await until('all have left', () => {
-    return openFds(server.pid).length === before.length
-  })
+  await noMoreFds(t, server, before)
   t.match(await run(t, client), { code: 0 })
 })
 
@@ -498,16 +481,7 @@ t.test('mistakes are told in one line', async (t) => {
   const folder = temporaryFolder(t)
   const path = join(folder, 's')
   const rules = 'examples/port-broker/rules.json'
-  const expect = async (
-    file: string,
-    args: string[],
-    code: number,
-    text: RegExp,
-  ): Promise<void> => {
-    const result = await run(t, script(file, ...args))
-    t.equal(result.code, code, args.join(' '))
-    t.match(code === 0 ? result.stdout : result.stderr, text)
-  }
+  const expect = expecting(t)
   await Promise.all([
     expect(SERVER, ['--help'], 0, /^Usage: /),
     expect(CLIENT, ['--help'], 0, /^Usage: /),

@@ -8,7 +8,6 @@ import { connect } from '../../lib/index.ts'
 import {
   compileC,
   missing,
-  openFds,
   Running,
   run,
   script,
@@ -17,6 +16,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
+import { noMoreFds } from './support.ts'
 
 const SERVER = 'examples/stdout/server.ts'
 const CLIENT = 'examples/stdout/client.ts'
@@ -84,10 +84,7 @@ t.test('a peer that does it wrong gets one line', async (t) => {
   t.equal(stdout, LINE, 'the others are served')
   await server.printed(/^client 6: printed there/m)
   silent.close()
-  await until('no descriptor left', () => {
-    return openFds(server.pid).length === before.length
-  })
-  t.same(openFds(server.pid), before)
+  await noMoreFds(t, server, before)
   t.equal(server.stderr, '')
 })
 
