@@ -144,9 +144,9 @@ async function nextFrame(
   const late = sleep(patience, undefined, done).then(() => {
     throw new Error(`Expected the other's next word within ${patience} ms`)
   })
-  const { value: frame } = await Promise.race([frames.next(), late])
-  done.abort()
-  late.catch(() => {})
+  const next = Promise.race([frames.next(), late])
+  // Else the timer would keep this process alive for as long.
+  const { value: frame } = await next.finally(() => done.abort())
   if (!frame) throw new Error('Expected an answer, got a hang-up')
   const { error } = frame.value
   if (typeof error === 'string') throw new Error(`The other says: ${error}`)

@@ -16,7 +16,6 @@ import { connectionsOn } from '../../lib/wait/accept.ts'
 import {
   lacksPassRights,
   missing,
-  openFds,
   Running,
   run,
   script,
@@ -24,6 +23,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
+import { freePort, noMoreFds } from './support.ts'
 
 const SERVER = 'examples/takeover/server.ts'
 const NOBODY = 65534
@@ -37,19 +37,21 @@ type Place = {
 
 async function place(t: Test): Promise<Place> {
   const folder = temporaryFolder(t)
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const address = server.address()
-  const port = typeof address === 'object' ? (address?.port ?? 0) : 0
-  server.close()
-  await once(server, 'close')
   const control = join(folder, 'control.sock')
-  return { folder, control, unix: join(folder, 'web.sock'), port }
+  return {
+    folder,
+    control,
+    unix: join(folder, 'web.sock'),
+    port: await freePort(),
+  }
 }
 
+/** A server that is in no hurry, unless `more` says otherwise. */
 function begin(t: Test, { control, unix, port }: Place, ...more: string[]) {
   const addresses = ['-l', String(port), '-l', unix]
-  return new Running(t, script(SERVER, '-c', control, ...addresses, ...more))
+  const late = ['--deadline', '600', '--patience', '600']
+  const options = ['-c', control, ...addresses, ...late, ...more]
+  return new Running(t, script(SERVER, ...options))
 }
 
 async function start(t: Test, where: Place, ...more: string[]) {
@@ -84,24 +86,20 @@ function keepAlive(t: Test): Agent {
   return agent
 }
 
+/** Resolves when `running` has accepted what came to `address` so far. */
+async function acceptedBefore(
+  t: Test,
+  running: Running,
+  address: number | string,
+): Promise<void> {
+  // Asked on a connection that is accepted later.
+  t.equal((await ask(address)).pid, running.pid)
+}
+
 async function endsWell(t: Test, running: Running): Promise<void> {
   t.strictSame(await running.exit, { code: 0, signal: null })
   t.match(running.stdout, `Server stopped, pid ${running.pid}`)
   t.equal(running.stderr, '')
-}
-
-/**
- * Waits for connections that have just ended to be closed there too. What is
- * gone since is the business of Node and of what loads TypeScript.
- */
-async function noMoreFds(
-  t: Test,
-  { pid }: Running,
-  before: readonly string[],
-): Promise<void> {
-  const more = () => openFds(pid).filter((fd) => !before.includes(fd))
-  await until('closed', () => more().length === 0).catch(() => {})
-  t.strictSame(more(), [], 'no descriptor leaked')
 }
 
 t.test('the second server takes over, the first one leaves', async (t) => {
@@ -167,6 +165,7 @@ t.test('what is open is finished by the old one', async (t) => {
   const where = await place(t)
   const old = await start(t, where)
   const slow = ask(where.unix, { path: '/?delay=2500' })
+  await acceptedBefore(t, old, where.unix)
   const order: string[] = []
   void slow.then(() => order.push('answer'))
   void old.exit.then(() => order.push('exit'))
@@ -182,6 +181,7 @@ t.test('the deadline ends what takes too long', async (t) => {
   const old = await start(t, where, '--deadline', '0.2')
   const stuck = ask(where.port, { path: '/?delay=60000' })
   const failed = t.rejects(stuck, { code: 'ECONNRESET' })
+  await acceptedBefore(t, old, where.port)
   await start(t, where)
   await endsWell(t, old)
   await failed
@@ -191,8 +191,7 @@ t.test('a second signal ends what takes too long', async (t) => {
   const where = await place(t)
   const old = await start(t, where)
   const failed = t.rejects(ask(where.port, { path: '/?delay=60000' }))
-  // Asked on a connection accepted later, so the first is being answered.
-  await ask(where.port)
+  await acceptedBefore(t, old, where.port)
   old.child.kill('SIGTERM')
   await until('no path', () => !existsSync(where.unix))
   old.child.kill('SIGTERM')
@@ -247,7 +246,7 @@ async function candidate(t: Test, { control }: Place) {
 
 t.test('a candidate that hangs, errs or lies changes nothing', async (t) => {
   const where = await place(t)
-  const old = await start(t, where, '--patience', '1')
+  const old = await start(t, where, '--patience', '3')
   const before = await settledFds(old.pid)
   const refused = async (count: number) => {
     await old.printed(new RegExp(`(No takeover[\\s\\S]*){${count}}`))
@@ -269,7 +268,7 @@ t.test('a candidate that hangs, errs or lies changes nothing', async (t) => {
   const hanging = await candidate(t, where)
   await sendFrame(hanging.conn, { takeover: 1 })
   t.match(await hanging.answer(), sockets)
-  t.match(await hanging.answer(), { value: { error: /within 1000 ms/ } })
+  t.match(await hanging.answer(), { value: { error: /within 3000 ms/ } })
   await refused(2)
 
   const leaving = await candidate(t, where)
@@ -292,7 +291,7 @@ t.test('a candidate that hangs, errs or lies changes nothing', async (t) => {
   const gift = sendFrame(generous.conn, { takeover: 1 }, [0])
   if (lacksPassRights()) await gift
   else await t.rejects(gift, { code: 'EPERM' })
-  const error = lacksPassRights() ? /0 descriptors, got 1/ : /within 1000 ms/
+  const error = lacksPassRights() ? /0 descriptors, got 1/ : /within 3000 ms/
   t.match(await generous.answer(), { value: { error } })
   await refused(6)
 
