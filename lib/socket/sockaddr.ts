@@ -25,7 +25,9 @@ const v6 = { size: 28, address: 8, addressSize: 16 }
 
 export const AF_INET = 2 // on every platform
 
+/** What differs between platforms for TCP and UDP sockets. */
 export type InetAbi = {
+  /** Whether an address begins with a byte that holds its length. */
   readonly hasLength: boolean
   readonly AF_INET6: number
   readonly SO_REUSEADDR: number
@@ -39,6 +41,7 @@ const others: Readonly<Record<string, InetAbi>> = {
   freebsd: { hasLength: true, AF_INET6: 28, SO_REUSEADDR: 4 },
 }
 
+/** Those of one platform, as process.platform names it. */
 export function inetAbi(platform: string): InetAbi {
   return others[platform] ?? linux
 }
