@@ -29,7 +29,7 @@ export const OURS = 'this library'
 export const NODE_FFI = 'this on node:ffi'
 
 /** Bytes alone, by the Node that has node:ffi: for the row of bytes. */
-export const NET_26 = 'net.Socket, 26'
+export const NET_26 = 'net.Socket of 26'
 
 const ROWS_OF_NET = [
   'one-at-a-time',

@@ -121,7 +121,8 @@ export function parseUnixRights(
     const got = `level ${message.level}, type ${message.type}`
     throw new Error(`Expected an SCM_RIGHTS control message, got ${got}`)
   }
-  return checkGranted(readInts(message.data))
+  const { data } = message
+  return checkGranted(readInts(data, 0, data.length, []))
 }
 
 /** Whether a control message is of the type SCM_RIGHTS. */
@@ -163,9 +164,9 @@ function sort(control: Uint8Array, isStrict: boolean, abi: Abi) {
   for (const { level, type, start, end } of walk(bytes, isStrict, abi)) {
     const isPidfd = level === SOL_SOCKET && type === SCM_PIDFD
     if (isRights({ level, type }, abi)) {
-      rights.push(...readInts(bytes, start, end))
+      readInts(bytes, start, end, rights)
     } else if (isPidfd && SCM_PIDFD !== 0) {
-      others.push(...readInts(bytes, start, end))
+      readInts(bytes, start, end, others)
     }
   }
   return { rights, others }
@@ -205,12 +206,11 @@ function walk(bytes: Buffer, isStrict: boolean, abi: Abi) {
 }
 
 // Bytes at the end of a payload that do not fill an int are no descriptor.
-function readInts(bytes: Buffer, start = 0, end = bytes.length): number[] {
-  const ints: number[] = []
+function readInts(bytes: Buffer, start: number, end: number, to: number[]) {
   for (let at = start; at + FD_SIZE <= end; at += FD_SIZE) {
-    ints.push(bytes.readInt32LE(at))
+    to.push(bytes.readInt32LE(at))
   }
-  return ints
+  return to
 }
 
 function checkGranted(fds: number[]): number[] {

@@ -25,6 +25,7 @@ import { join } from 'node:path'
 import { type Test, t as tap } from 'tap'
 
 import { UnixConn } from '../lib/index.ts'
+import * as libc from '../lib/libc.ts'
 import { duplicate, newSocketpair } from '../lib/socket/unix.ts'
 import { whenWritable } from '../lib/wait/writable.ts'
 
@@ -287,6 +288,13 @@ export async function anonymousPipe(t: Test) {
   conn.close()
   await child.exit
   return { r, w, shared: duplicate(r) }
+}
+
+/** declare() of lib/libc.ts, which gives `call` for the function `name`. */
+export function declaring(name: string, call: (...values: never[]) => number) {
+  const declare = (...signature: Parameters<typeof libc.declare>): unknown =>
+    signature[0] === name ? call : libc.declare(...signature)
+  return { declare: declare as typeof libc.declare }
 }
 
 /** Compiles a C program into `folder` and returns the path of the executable. */

@@ -149,7 +149,7 @@ export class UnixConn {
     let message = await this.#receiver.receive(limits, takeApart)
     while (message !== null) {
       yield message
-      message = await this.#receiver.receive(limits, takeApart, true)
+      message = await this.#receiver.receiveAhead(limits, takeApart)
     }
   }
 

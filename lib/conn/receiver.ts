@@ -11,18 +11,21 @@
 import { constants } from 'node:os'
 import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
-import { MAX_BATCH, type Received, receiveNow } from '../message.ts'
+import { LARGE, type Received, receiveNow } from '../message.ts'
+import { MAX_BATCH, receiveBatch } from '../socket/batch.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
 import { closeDescriptorsOf, isEnd } from './checks.ts'
 import type { Limits } from './limits.ts'
 
+type Take<T> = (message: Received, maxFds: number) => T
+
 type Waiting = {
   readonly maxBytes: number
   readonly maxFds: number
   readonly readsAhead: boolean
-  readonly take: (message: Received, maxFds: number) => unknown
+  readonly take: Take<unknown>
   /** With what `take` returned. */
   resolve(result: unknown): void
   readonly reject: (reason: unknown) => void
@@ -34,10 +37,8 @@ const MESSAGES_PER_TURN = 64
 const EAGAIN = -constants.errno.EAGAIN
 
 // What all connections of the process together have read ahead, in bytes of
-// their control buffers: to count the descriptors in them takes more time.
+// control buffers, 4 a descriptor: to count the descriptors takes more time.
 let controlAhead = 0
-
-const FD_SIZE = 4
 
 /** Receives the messages of one connection. Used by UnixConn alone. */
 export class Receiver {
@@ -65,7 +66,7 @@ export class Receiver {
    */
   receive<T>(
     { maxBytes, maxFds, signal }: Limits,
-    take: (message: Received, maxFds: number) => T,
+    take: Take<T>,
     readsAhead = false,
   ): Promise<T | null> {
     if (signal?.aborted) return Promise.reject(abortError(signal))
@@ -77,6 +78,13 @@ export class Receiver {
       else this.#waiting.push(waiting)
       this.#serve()
     })
+  }
+
+  /** receive(), reading ahead. What was read ahead is returned at once. */
+  receiveAhead<T>(limits: Limits, take: Take<T>): T | null | Promise<T | null> {
+    const early = limits.signal?.aborted ? undefined : this.#fromAhead()
+    if (early) return take(early, limits.maxFds)
+    return this.receive(limits, take, true)
   }
 
   /** To be called when the socket can be read, or cannot be waited for. */
@@ -138,16 +146,16 @@ export class Receiver {
 
   // Undefined if the watcher has to say when to try again.
   #next({ maxBytes, readsAhead }: Waiting): Received | null | undefined {
-    const early = this.#ahead.shift()
-    if (early) {
-      controlAhead -= early.control.length
-      return early
-    }
+    const early = this.#fromAhead()
+    if (early) return early
     if (this.#ended) return null
     if (this.#receivedInTurn >= MESSAGES_PER_TURN) return undefined
 
     const count = readsAhead ? Math.min(this.#batchSize, batchLimit()) : 1
-    const result = receiveNow(this.#fd, maxBytes, count)
+    const result =
+      count === 1
+        ? receiveNow(this.#fd, maxBytes)
+        : receiveBatch(this.#fd, maxBytes, count)
     if (result === EAGAIN) {
       // The first message after a wait is taken alone again, so that an owner
       // who leaves after it can hand the socket on with nothing lost.
@@ -155,13 +163,21 @@ export class Receiver {
       return undefined
     }
     if (typeof result === 'number') throw systemError('recvmsg', result)
-    this.#receivedInTurn += result.length
-    this.#batchSize = Math.min(2 * result.length, MAX_BATCH)
-    return this.#keep(result)
+    return this.#keep(Array.isArray(result) ? result : [result])
+  }
+
+  #fromAhead(): Received | undefined {
+    const message = this.#ahead.shift()
+    if (message) controlAhead -= message.control.length
+    return message
   }
 
   // The first of them, or null if it is the end; the others are kept.
   #keep(messages: Received[]): Received | null {
+    this.#receivedInTurn += messages.length
+    // A batch would copy large data, which takes longer than a call.
+    const isLarge = messages.some(({ data }) => data.length >= LARGE)
+    this.#batchSize = isLarge ? 1 : Math.min(2 * messages.length, MAX_BATCH)
     const end = messages.findIndex(isEnd) // all that follow it are the same
     if (end >= 0) {
       this.#ended = true
@@ -178,6 +194,6 @@ export class Receiver {
 // descriptor table. So at most half of it is read ahead, even if each message
 // carries as many descriptors as it can.
 function batchLimit(): number {
-  const free = descriptorLimit() / 2 - controlAhead / FD_SIZE
+  const free = descriptorLimit() / 2 - controlAhead / 4
   return Math.max(1, Math.floor(free / host.maxFds))
 }

@@ -5,7 +5,8 @@
 import { constants } from 'node:os'
 import { type Abi, host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
-import { MAX_BATCH, type Outgoing, sendNow } from '../message.ts'
+import { type Outgoing, sendNow } from '../message.ts'
+import { MAX_BATCH, sendBatch } from '../socket/batch.ts'
 import { shutdownWriting } from '../socket/unix.ts'
 import type { Watcher } from '../wait/watcher.ts'
 
@@ -68,16 +69,13 @@ export class Sender {
   // rejects the send that it arose for.
   #flush(): void {
     this.#busy = true
-    while (this.#queue.length > 0) {
+    for (let first = this.#queue[0]; first; first = this.#queue[0]) {
       if (this.#calls++ === CALLS_PER_TURN) return this.#yield()
-      const batch = this.#queue.slice(0, MAX_BATCH)
-      const changed = batch.findIndex(hasChanged)
-      if (changed === 0) {
-        this.#queue.shift()?.reject(dataChanged(batch[0]))
+      if (hasChanged(first)) {
+        this.#queue.shift()?.reject(dataChanged(first))
         continue
       }
-      const intact = changed < 0 ? batch : batch.slice(0, changed)
-      const sent = sendNow(this.#fd, intact)
+      const sent = this.#sendFrom(first)
       if (typeof sent === 'number') {
         if (!this.#fail(-sent)) return
       } else {
@@ -86,6 +84,18 @@ export class Sender {
       }
     }
     this.#busy = false
+  }
+
+  // The first message, and with it as many others as go in one call. As of
+  // sendBatch.
+  #sendFrom(first: Waiting): number[] | number {
+    if (this.#queue.length === 1 || MAX_BATCH === 1) {
+      const sent = sendNow(this.#fd, first)
+      return sent < 0 ? sent : [sent]
+    }
+    const batch = this.#queue.slice(0, MAX_BATCH)
+    const changed = batch.findIndex(hasChanged)
+    return sendBatch(this.#fd, changed < 0 ? batch : batch.slice(0, changed))
   }
 
   // The kernel has taken `length` bytes of the first message, and with the
@@ -161,10 +171,10 @@ function hasChanged({ data, dataLength }: Waiting): boolean {
   return data.length !== dataLength
 }
 
-function dataChanged(message: Waiting | undefined): Error {
+function dataChanged({ data, dataLength }: Waiting): Error {
   return new TypeError(
-    `Expected data of ${message?.dataLength} bytes, as at the call, ` +
-      `got ${message?.data.length}: detached or resized before it was sent`,
+    `Expected data of ${dataLength} bytes, as at the call, ` +
+      `got ${data.length}: detached or resized before it was sent`,
   )
 }
 

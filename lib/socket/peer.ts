@@ -61,11 +61,10 @@ export function peerInode(inode: number): number | undefined {
   const fd = socket(AF_NETLINK, type, NETLINK_SOCK_DIAG)
   // The kernel answers within the call, so the answer is there at once. Without
   // a socket (EMFILE) both calls fail.
-  sendNow(fd, [{ data: requestFor(inode), control: NOTHING }])
-  const answers = receiveNow(fd, 4096, 1)
+  sendNow(fd, { data: requestFor(inode), control: NOTHING })
+  const answer = receiveNow(fd, 4096)
   closeFd(fd)
-  const [answer] = typeof answers === 'number' ? [] : answers
-  return answer && peerIn(answer.data)
+  return typeof answer === 'number' ? undefined : peerIn(answer.data)
 }
 
 function requestFor(inode: number): Buffer {

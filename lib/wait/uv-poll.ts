@@ -35,10 +35,6 @@ const RETRY_DELAY = 20
 const ready: UvPoll[] = []
 let next = 0
 
-function sumOf(lengths: readonly number[]): number {
-  return lengths.reduce((sum, length) => sum + length, 0)
-}
-
 function tellAll(): void {
   try {
     while (next < ready.length) ready[next++]?.report()
@@ -92,8 +88,7 @@ export class UvPoll {
   // One call a turn, so that others get theirs, and only as much as fits.
   write(bytes: Uint8Array, callback: (error?: Error | null) => void): void {
     this.whenWritable(0, () => {
-      const sent = sendNow(this.#fd, [{ data: bytes, control: NOTHING }])
-      const length = typeof sent === 'number' ? sent : sumOf(sent)
+      const length = sendNow(this.#fd, { data: bytes, control: NOTHING })
       const mustWait = length === EAGAIN || length === ENOBUFS
       if (length < 0 && !mustWait) callback(systemError('sendmsg', length))
       else if (length === bytes.length) callback()

@@ -48,7 +48,7 @@ for (const [name, take] of [
     `room for one is room for two, which are counted: ${name}`,
     async (t) => {
       const [near, far] = newSocketpair()
-      sendNow(near, [{ data: Buffer.from('x'), control: buildRights([0, 0]) }])
+      sendNow(near, { data: Buffer.from('x'), control: buildRights([0, 0]) })
       const message = receiveOne(far)
       t.equal(message.flags, 0, 'MSG_CTRUNC is not set')
       t.equal(message.control.length, 24)

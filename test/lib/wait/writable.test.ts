@@ -22,12 +22,12 @@ const notLinux =
 function fullPair(): [number, number] {
   const [one, other] = newSocketpair()
   const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
-  while (Array.isArray(sendNow(one, [message])));
+  while (sendNow(one, message) > 0);
   return [one, other]
 }
 
 function drain(fd: number): void {
-  while (Array.isArray(receiveNow(fd, 2 ** 20, 1)));
+  while (typeof receiveNow(fd, 2 ** 20) !== 'number');
 }
 
 leakFree(
