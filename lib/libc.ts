@@ -58,13 +58,17 @@ export function hasFunction(name: string): boolean {
   }
 }
 
-/**
- * `size` bytes of zeroed memory at a known address. V8 never moves the memory
- * behind a Buffer of its own, but frees it with the Buffer: keep the result for
- * as long as an address into it is in use.
- */
+/** Zeroed memory at a known address: see locate(). */
 export function allocate(size: number): Memory {
-  const bytes = Buffer.from(new ArrayBuffer(size))
+  return locate(Buffer.from(new ArrayBuffer(size)))
+}
+
+/**
+ * The address of `bytes`, a Buffer with a whole ArrayBuffer of its own. V8
+ * never moves that memory, but frees it with the Buffer: keep the Buffer for as
+ * long as an address into it is in use.
+ */
+export function locate(bytes: Buffer): Memory {
   const base = engine.locate(bytes)
   return { bytes, base, address: toAddress(base) }
 }

@@ -16,7 +16,7 @@ import { constants } from 'node:os'
 
 import { buildRights, cmsgSpace, descriptorsIn } from './cmsg.ts'
 import { host } from './layouts.ts'
-import { allocate, check, declare } from './libc.ts'
+import { allocate, check, declare, locate } from './libc.ts'
 import { initMsghdr, readMsghdr, setParts } from './msghdr.ts'
 
 /** One message, as recvmsg(2) returns it. */
@@ -61,14 +61,13 @@ const DATA = CONTROL + CONTROL_ROOM
 const memory = allocate(DATA + MAX_BYTES)
 initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
 
-/** Where data arrives: several large messages fit in. */
-const ARRIVALS_SIZE = 256 * 1024
 /** Data of so many bytes stays where it was received. */
 export const LARGE = 16 * 1024
 
-let arrivals = allocate(ARRIVALS_SIZE)
-/** As many bytes of it belong to messages that were received. */
-let used = 0
+const NOWHERE = allocate(0)
+
+/** Where data arrives. It grows to the largest `maxBytes` that was given. */
+let arrivals = NOWHERE
 
 /**
  * Sends a message, as far as the kernel takes it at once.
@@ -94,24 +93,22 @@ export function sendNow(fd: number, { data, control }: Outgoing): number {
  */
 export function receiveNow(fd: number, maxBytes: number): Received | number {
   const room = Math.min(maxBytes, MAX_BYTES)
-  if (arrivals.bytes.length - used < room) {
-    arrivals = allocate(Math.max(room, ARRIVALS_SIZE))
-    used = 0
+  if (arrivals.bytes.length < room) {
+    arrivals = locate(Buffer.allocUnsafeSlow(room))
   }
-  place(arrivals.base + used, room, CONTROL_ROOM)
+  place(arrivals.base, room, CONTROL_ROOM)
   const length = recvmsg(fd, memory.address, RECEIVE_FLAGS)
   if (length < 0) return length
 
   const header = readMsghdr(memory.bytes, 0, host)
   const control = copyOf(memory.bytes, CONTROL, header.controlLength)
   closeOnExec(control)
-  // Large data stays where it is. Anything else is copied, as it would keep all
-  // of the memory that it lies in.
-  const stays = length >= LARGE && length >= room / 4
-  const data = stays
-    ? arrivals.bytes.subarray(used, used + length)
-    : copyOf(arrivals.bytes, used, length)
-  if (stays) used += length
+  // To copy large data takes longer than to make new memory. Where it would
+  // keep much more memory than it has bytes it is copied all the same.
+  const { bytes } = arrivals
+  const stays = length >= LARGE && length >= bytes.length / 4
+  const data = stays ? bytes.subarray(0, length) : copyOf(bytes, 0, length)
+  if (stays) arrivals = NOWHERE
   return { data, control, flags: knownFlags(header.flags) }
 }
 

@@ -107,21 +107,19 @@ leakFree(
       return received.data
     }
     const first = exchange(LARGE, 65536)
+    t.equal(first.buffer.byteLength, 65536, 'all of the memory is its own')
     const second = exchange(65536, 65536)
-    t.equal(second.buffer, first.buffer)
-    t.equal(second.byteOffset, first.byteOffset + LARGE, 'one behind the other')
-    t.not(exchange(LARGE - 1, 65536).buffer, first.buffer, 'too small')
+    t.not(second.buffer, first.buffer)
+    t.ok(exchange(LARGE - 1, 65536).buffer.byteLength < 65536, 'too small')
     const rare = exchange(LARGE, 1024 * 1024)
-    t.not(rare.buffer, first.buffer, 'a small part of what there was room for')
-    t.equal(rare.length, LARGE)
-    // As many as fill several stretches of memory: none is written over.
+    t.ok(rare.buffer.byteLength < 65536, 'a small part of the memory')
+    // None is written over.
     const kept = Array.from({ length: 20 }, (_, i) =>
       exchange(60_000 + i, 65536),
     )
     for (const data of kept) {
       t.ok(data.equals(Buffer.alloc(data.length, data.length)))
     }
-    t.ok(new Set(kept.map(({ buffer }) => buffer)).size > 1)
     t.ok(first.equals(Buffer.alloc(LARGE, LARGE)))
     for (const fd of [one, other]) closeSync(fd)
   },
