@@ -73,6 +73,7 @@ type ConstantName =
   | 'SOCK_NONBLOCK'
   | 'SOL_SOCKET'
   | 'SO_LINGER'
+  | 'SO_PEEK_OFF'
   | 'SO_TYPE'
   | 'SCM_RIGHTS'
   | 'SCM_PIDFD'
@@ -96,6 +97,7 @@ const linuxConstants = {
   SOCK_NONBLOCK: 0x800,
   SOL_SOCKET: 1,
   SO_LINGER: 13,
+  SO_PEEK_OFF: 42,
   SO_TYPE: 3,
   SCM_RIGHTS: 1,
   SCM_PIDFD: 4,
@@ -182,6 +184,7 @@ const bsdConstants = {
   SOCK_NONBLOCK: NONE,
   SOL_SOCKET: 0xffff,
   SO_LINGER: 0x80,
+  SO_PEEK_OFF: NONE,
   SO_TYPE: 0x1008,
   SCM_PIDFD: NONE,
   MSG_CTRUNC: 0x20,

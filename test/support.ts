@@ -10,6 +10,7 @@ import {
   spawnSync,
 } from 'node:child_process'
 import { randomInt } from 'node:crypto'
+import { once } from 'node:events'
 import {
   closeSync,
   constants,
@@ -20,12 +21,16 @@ import {
   readlinkSync,
   rmSync,
 } from 'node:fs'
+import { Socket } from 'node:net'
 import { release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Test, t as tap } from 'tap'
 
+import { tcpPair } from '../examples/gotchas/tcp-pair.ts'
 import { UnixConn } from '../lib/index.ts'
+import { host } from '../lib/layouts.ts'
 import * as libc from '../lib/libc.ts'
+import { sendNow } from '../lib/message.ts'
 import { duplicate, newSocketpair } from '../lib/socket/unix.ts'
 import { whenWritable } from '../lib/wait/writable.ts'
 
@@ -288,6 +293,33 @@ export async function anonymousPipe(t: Test) {
   conn.close()
   await child.exit
   return { r, w, shared: duplicate(r) }
+}
+
+// int setsockopt(int fd, int level, int name, const void *value,
+//                socklen_t len)
+const option = ['int', 'int', 'int', 'pointer', 'uint'] as const
+const setsockopt = libc.declare('setsockopt', 'int', option)
+
+/**
+ * A TCP socket whose last close(2) would wait an hour for its peer to read, by
+ * SO_LINGER; and the peer. Both are the caller's to close.
+ */
+export function lingering(): { fd: number; peer: number } {
+  const [fd, peer] = tcpPair()
+  const { SOL_SOCKET, SO_LINGER } = host.constants
+  const linger = libc.allocate(8)
+  linger.bytes.writeInt32LE(1)
+  linger.bytes.writeInt32LE(3600, 4)
+  const result = setsockopt(fd, SOL_SOCKET, SO_LINGER, linger.address, 8)
+  libc.check('setsockopt', result)
+  const message = { data: Buffer.alloc(65536), control: Buffer.alloc(0) }
+  while (sendNow(fd, message) > 0);
+  return { fd, peer }
+}
+
+/** Reads a socket to its end, and closes it. */
+export async function readToEnd(fd: number): Promise<void> {
+  await once(new Socket({ fd }).resume(), 'close')
 }
 
 /** declare() of lib/libc.ts, which gives `call` for the function `name`. */

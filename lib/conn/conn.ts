@@ -171,8 +171,8 @@ export class UnixConn {
     if (this.#fd < 0) return
     this.#fd = -1
     this.#sender.close()
-    this.#watcher.close()
     this.#receiver.close()
+    this.#watcher.close()
   }
 
   /** close(), for `using conn = await connect(path)`. */

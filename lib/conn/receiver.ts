@@ -14,6 +14,7 @@ import { systemError } from '../libc.ts'
 import { LARGE, type Received, receiveNow } from '../message.ts'
 import { MAX_BATCH, receiveBatch } from '../socket/batch.ts'
 import { descriptorLimit } from '../socket/options.ts'
+import { disarmQueued } from '../socket/queued.ts'
 import { abortError } from '../wait/abort.ts'
 import type { Watcher } from '../wait/watcher.ts'
 import { closeDescriptorsOf, isEnd } from './checks.ts'
@@ -36,8 +37,7 @@ const MESSAGES_PER_TURN = 64
 
 const EAGAIN = -constants.errno.EAGAIN
 
-// What all connections of the process together have read ahead, in bytes of
-// control buffers, 4 a descriptor: to count the descriptors takes more time.
+// Read ahead by all connections, in bytes of control buffers, 4 a descriptor.
 let controlAhead = 0
 
 /** Receives the messages of one connection. Used by UnixConn alone. */
@@ -95,6 +95,7 @@ export class Receiver {
   }
 
   close(): void {
+    if (!this.#ended) disarmQueued(this.#fd)
     this.#ended = true
     for (const message of this.#ahead.splice(0)) {
       controlAhead -= message.control.length

@@ -39,7 +39,8 @@ export type Credentials = {
   readonly gid: number
 }
 
-const { AF_UNIX, SOCK_STREAM, SOL_SOCKET, SO_LINGER, SO_TYPE } = host.constants
+const { AF_UNIX, SOCK_STREAM, SOL_SOCKET } = host.constants
+const { SO_LINGER, SO_PEEK_OFF, SO_TYPE } = host.constants
 const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
 /** struct linger: int l_onoff, int l_linger. */
 const LINGER_SIZE = 8
@@ -145,6 +146,12 @@ export function refuseDescriptors(fd: number): void {
 export function turnLingerOff(fd: number): void {
   value.bytes.fill(0, 0, LINGER_SIZE)
   setsockopt(fd, SOL_SOCKET, SO_LINGER, value.address, LINGER_SIZE)
+}
+
+/** SO_PEEK_OFF: where MSG_PEEK begins, in bytes. -1 for the start, always. */
+export function setPeekOffset(fd: number, offset: number): void {
+  value.bytes.writeInt32LE(offset)
+  setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, value.address, 4)
 }
 
 let limit = 0
