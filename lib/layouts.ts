@@ -41,6 +41,8 @@ export type Abi = {
     readonly iov_base: number
     readonly iov_len: number
   }
+  /** epoll_wait(2); size 0 where there is none. */
+  readonly epoll_event: { readonly size: number; readonly data: number }
   readonly sockaddr_un: {
     /** 1 on the BSDs, where a length byte comes first. */
     readonly sun_family: 0 | 1
@@ -142,6 +144,7 @@ const linux64: Abi = {
   },
   mmsghdr: { size: 64, msg_len: 56 },
   iovec: { size: 16, iov_base: 0, iov_len: 8 },
+  epoll_event: { size: 16, data: 8 },
   sockaddr_un: {
     sun_family: 0,
     sun_path: 2,
@@ -153,6 +156,9 @@ const linux64: Abi = {
   emsgsizeMeansFull: false,
   constants: linuxConstants,
 }
+
+// Packed on x86-64 alone, so that 32-bit programs see the same there.
+const linuxX64: Abi = { ...linux64, epoll_event: { size: 12, data: 4 } }
 
 const linux32: Abi = {
   ...linux64,
@@ -217,6 +223,7 @@ const darwin: Abi = {
     msg_flags: 44,
   },
   mmsghdr: { size: NONE, msg_len: NONE },
+  epoll_event: { size: NONE, data: NONE },
   iovec: { size: 16, iov_base: 0, iov_len: 8 },
   sockaddr_un: {
     sun_family: 1,
@@ -263,7 +270,7 @@ const freebsd: Abi = {
 
 /** Every known layout, by `platform-arch` as Node names them. */
 export const abis: Readonly<Record<string, Abi>> = {
-  'linux-x64': linux64,
+  'linux-x64': linuxX64,
   'linux-arm64': linux64,
   'linux-arm': linux32,
   'darwin-x64': darwin,

@@ -3,7 +3,7 @@
 // Read next: lib/conn/receiver.ts.
 
 import { constants } from 'node:os'
-import { type Abi, host } from '../layouts.ts'
+import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { type Outgoing, sendNow } from '../message.ts'
 import { MAX_BATCH, sendBatch } from '../socket/batch.ts'
@@ -150,19 +150,12 @@ export class Sender {
   }
 }
 
-/**
- * Whether a sendmsg that failed with `errno` is to be tried again later.
- *
- * @param abi xnu says EMSGSIZE while the reader's unread bytes leave no room
- * for the control buffer (bsd/kern/uipc_socket.c, sosend)
- */
-export function mustWait(
-  errno: number,
-  hasControl: boolean,
-  abi: Abi = host,
-): boolean {
+/** Whether a sendmsg that failed with `errno` is to be tried again later. */
+export function mustWait(errno: number, hasControl: boolean): boolean {
   if (errno === EAGAIN || errno === ENOBUFS) return true
-  return errno === EMSGSIZE && hasControl && abi.emsgsizeMeansFull
+  // xnu says EMSGSIZE while the reader's unread bytes leave no room for the
+  // control buffer (bsd/kern/uipc_socket.c, sosend).
+  return errno === EMSGSIZE && hasControl && host.emsgsizeMeansFull
 }
 
 // Memory that was transferred to another thread, or resized, has nothing of

@@ -41,13 +41,7 @@ const EPOLLONESHOT = 1 << 30
 const EPOLL_CTL_ADD = 1
 const EPOLL_CTL_DEL = 2
 
-/** struct epoll_event: 32 bits of events, and 64 of data at `data`. */
-export function epollEvent(arch: string): { size: number; data: number } {
-  // Packed on x86-64 alone, so that 32-bit programs see the same there.
-  return arch === 'x64' ? { size: 12, data: 4 } : { size: 16, data: 8 }
-}
-
-const event = epollEvent(process.arch)
+const event = host.epoll_event
 
 /** Events fetched in one call. What is left over wakes the watcher again. */
 const EVENTS_PER_CALL = 64

@@ -111,7 +111,7 @@ leakFree(
     const second = exchange(65536, 65536)
     t.not(second.buffer, first.buffer)
     const small = exchange(LARGE - 1, 65536).buffer
-  t.not(exchange(LARGE, 65536).buffer, small, 'too small to stay')
+    t.not(exchange(LARGE, 65536).buffer, small, 'too small to stay')
     const rare = exchange(LARGE, 1024 * 1024)
     t.ok(rare.buffer.byteLength < 1024 * 1024, 'a small part of the memory')
     // None is written over.
