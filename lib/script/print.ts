@@ -12,10 +12,10 @@ import { linesOf } from './lines.ts'
 import { printable } from './printable.ts'
 
 /** Lines, of all who print. About 0.2 ms of work. */
-const LINES_PER_TURN = 100
+export const LINES_PER_TURN = 100
 
 /** Characters. A longer line counts as several. */
-const USUAL_LENGTH = 100
+export const USUAL_LENGTH = 100
 
 /**
  * A function that prints one line on `out`, by way of printable(). It resolves
@@ -23,11 +23,8 @@ const USUAL_LENGTH = 100
  * client sends. Callers that wait are served in order. It never rejects: errors
  * of `out` are for the listeners of its 'error' event.
  */
-export function linePrinter(
-  out: Writable,
-  perTurn = LINES_PER_TURN,
-): (line: string) => Promise<void> {
-  let left = perTurn
+export function linePrinter(out: Writable): (line: string) => Promise<void> {
+  let left = LINES_PER_TURN
   let nextTurn: Promise<void> | undefined
 
   return async (line) => {
@@ -43,7 +40,7 @@ export function linePrinter(
     // Rejected if `out` fails: then the next write reports that.
     if (out.writableNeedDrain) await once(out, 'drain').catch(() => {})
     await eventLoopTurn()
-    left = perTurn
+    left = LINES_PER_TURN
     nextTurn = undefined
   }
 }

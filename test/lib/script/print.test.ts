@@ -6,7 +6,12 @@ import { text } from 'node:stream/consumers'
 import { setImmediate as eventLoopTurn } from 'node:timers/promises'
 import { t } from 'tap'
 
-import { linePrinter, show } from '../../../lib/script/print.ts'
+import {
+  LINES_PER_TURN,
+  linePrinter,
+  show,
+  USUAL_LENGTH,
+} from '../../../lib/script/print.ts'
 
 t.test('linePrinter() prints one printable line', async (t) => {
   const out = new PassThrough()
@@ -16,20 +21,20 @@ t.test('linePrinter() prints one printable line', async (t) => {
 
 t.test('linePrinter() serves callers in turns, a few a turn', async (t) => {
   const out = new PassThrough()
-  const print = linePrinter(out, 4)
+  const print = linePrinter(out)
   const printAll = async (name: string): Promise<void> => {
-    for (let i = 0; i < 10; i++) await print(`${name}${i}`)
+    for (let i = 0; i < LINES_PER_TURN; i++) await print(`${name}${i}`)
   }
   const all = Promise.all([printAll('a'), printAll('b'), printAll('c')])
   let text = `${out.read()}`
   await eventLoopTurn()
-  t.ok(text.split('\n').length - 1 <= 4, text)
+  t.ok(text.split('\n').length - 1 <= LINES_PER_TURN, text)
   await all
   // Node 26 gives one chunk for each read().
   for (let next = out.read(); next !== null; next = out.read()) text += next
   const lines = text.trim().split('\n')
-  t.equal(lines.length, 30)
-  for (let i = 0; i < 10; i++) {
+  t.equal(lines.length, 3 * LINES_PER_TURN)
+  for (let i = 0; i < LINES_PER_TURN; i++) {
     const round = lines.slice(3 * i, 3 * i + 3).sort()
     t.strictSame(round, [`a${i}`, `b${i}`, `c${i}`])
   }
@@ -37,11 +42,12 @@ t.test('linePrinter() serves callers in turns, a few a turn', async (t) => {
 
 t.test('linePrinter() counts a long line as several', async (t) => {
   const out = new PassThrough()
-  const print = linePrinter(out, 4)
-  const all = Promise.all(['a', 'b'].map((name) => print(name.repeat(301))))
-  t.equal(`${out.read()}`, `${'a'.repeat(301)}\n`)
+  const print = linePrinter(out)
+  const long = LINES_PER_TURN * USUAL_LENGTH - USUAL_LENGTH + 1
+  const all = Promise.all(['a', 'b'].map((name) => print(name.repeat(long))))
+  t.equal(`${out.read()}`, `${'a'.repeat(long)}\n`)
   await all
-  t.equal(`${out.read()}`, `${'b'.repeat(301)}\n`)
+  t.equal(`${out.read()}`, `${'b'.repeat(long)}\n`)
 })
 
 t.test('linePrinter() waits while the stream is full', async (t) => {
