@@ -12,6 +12,7 @@
 import type { Readable } from 'node:stream'
 import {
   closeReceived,
+  describeFd,
   listen,
   type ReceivedFds,
   readableFrom,
@@ -68,11 +69,20 @@ async function printFiles(
   const { fds } = got
   if (fds.length === 0) return 'No descriptor came'
   try {
+    for (const fd of fds) refuseWriteEnd(fd)
     while (fds.length > 0) await printFile(fds.shift() ?? -1, own)
     return undefined
   } finally {
     for (const fd of fds) closeReceived(fd)
   }
+}
+
+// While it waited here for its turn, the read end that came before it would not
+// come to its end: its sender would have a place here for good.
+function refuseWriteEnd(fd: number): void {
+  const { kind, access } = describeFd(fd)
+  if (kind === 'pipe' && access !== 'read')
+    throw new Error('Expected descriptors to read, got the write end of a pipe')
 }
 
 // Owns the descriptor: the stream closes it.

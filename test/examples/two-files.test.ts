@@ -9,6 +9,7 @@ import { connect } from '../../lib/index.ts'
 import {
   compileC,
   missing,
+  pipe,
   Running,
   run,
   script,
@@ -198,6 +199,24 @@ t.test('who sends its own end and leaves is not waited for', async (t) => {
   conn.close()
   await server.printed(/client 1: read EINVAL .* other end of its connection/)
   await noMoreFds(t, server, before)
+  server.child.kill('SIGINT')
+  t.match(await server.exit, { code: 0 })
+})
+
+t.test('who sends both ends of a pipe and leaves is not served', async (t) => {
+  const { path, server } = await startServer(t, SERVER)
+  const before = await settledFds(server.pid)
+  for (const count of [1, 2]) {
+    const conn = await connect(path)
+    const { r, w } = pipe()
+    await conn.sendFds('both', count === 1 ? [r, w] : [w, r])
+    for (const fd of [r, w]) closeSync(fd)
+    conn.close()
+    const line = 'Expected descriptors to read, got the write end of a pipe'
+    await server.printed(new RegExp(`^client ${count}: ${line}$`, 'm'))
+  }
+  await noMoreFds(t, server, before)
+  t.notMatch(server.stdout, /Reading from/, 'nothing was taken out of them')
   server.child.kill('SIGINT')
   t.match(await server.exit, { code: 0 })
 })
