@@ -286,6 +286,28 @@ leakFree('an abort ends a loop', async (t) => {
   for (const conn of [a, b]) conn.close()
 })
 
+leakFree('an abort ends a loop that has read ahead, too', async (t) => {
+  const [a, b] = socketpair()
+  const controller = new AbortController()
+  for (const text of ['1', '2', '3', '4']) await a.sendFds(text, [0])
+  const messages = b.messages({ signal: controller.signal })
+  const next = async (): Promise<string> => {
+    const { value } = await messages.next()
+    for (const fd of value?.fds ?? []) closeSync(fd)
+    return `${value?.data}`
+  }
+  t.equal(await next(), '1')
+  t.equal(await next(), '2', 'and with it 3, where there are batches')
+  controller.abort()
+  await t.rejects(next(), aborted)
+  for (const text of ['3', '4']) {
+    const message = await b.recvFds()
+    t.equal(`${message?.data}`, text, 'nothing is lost')
+    for (const fd of message?.fds ?? []) closeSync(fd)
+  }
+  for (const conn of [a, b]) conn.close()
+})
+
 leakFree('a signal that is none is refused at the call', async (t) => {
   const [a, b] = socketpair()
   for (const text of ['{}', '5', 'null']) {
