@@ -64,10 +64,12 @@ initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
 /** Data of so many bytes stays where it was received. */
 export const LARGE = 16 * 1024
 
-const NOWHERE = allocate(0)
+/** Where data arrives, in bytes: for several large messages. */
+const ARRIVALS_SIZE = 256 * 1024
 
-/** Where data arrives. It grows to the largest `maxBytes` that was given. */
-let arrivals = NOWHERE
+let arrivals = allocate(0)
+/** So many bytes of it, from the start, belong to messages that stay there. */
+let taken = 0
 
 /**
  * Sends a message, as far as the kernel takes it at once.
@@ -77,10 +79,10 @@ let arrivals = NOWHERE
  * without them
  */
 export function sendNow(fd: number, { data, control }: Outgoing): number {
-  const taken = data.length > MAX_BYTES ? data.subarray(0, MAX_BYTES) : data
-  memory.bytes.set(taken, DATA)
+  const part = data.length > MAX_BYTES ? data.subarray(0, MAX_BYTES) : data
+  memory.bytes.set(part, DATA)
   memory.bytes.set(control, CONTROL)
-  place(memory.base + DATA, taken.length, control.length)
+  place(memory.base + DATA, part.length, control.length)
   return sendmsg(fd, memory.address, SEND_FLAGS)
 }
 
@@ -93,22 +95,27 @@ export function sendNow(fd: number, { data, control }: Outgoing): number {
  */
 export function receiveNow(fd: number, maxBytes: number): Received | number {
   const room = Math.min(maxBytes, MAX_BYTES)
-  if (arrivals.bytes.length < room) {
-    arrivals = locate(Buffer.allocUnsafeSlow(room))
+  if (arrivals.bytes.length - taken < room) {
+    // As of malloc(3): to fill it with zeros takes as long as to copy.
+    const size = Math.max(room, ARRIVALS_SIZE)
+    arrivals = locate(Buffer.allocUnsafeSlow(size))
+    taken = 0
   }
-  place(arrivals.base, room, CONTROL_ROOM)
+  place(arrivals.base + taken, room, CONTROL_ROOM)
   const length = recvmsg(fd, memory.address, RECEIVE_FLAGS)
   if (length < 0) return length
 
   const header = readMsghdr(memory.bytes, 0, host)
   const control = copyOf(memory.bytes, CONTROL, header.controlLength)
   closeOnExec(control)
-  // To copy large data takes longer than to make new memory. Where it would
-  // keep much more memory than it has bytes it is copied all the same.
+  // A message that stays keeps all of this memory, so small ones do not; nor
+  // does one for which there was much more room, as each would need new memory.
+  const stays = length >= LARGE && length >= room / 4
   const { bytes } = arrivals
-  const stays = length >= LARGE && length >= bytes.length / 4
-  const data = stays ? bytes.subarray(0, length) : copyOf(bytes, 0, length)
-  if (stays) arrivals = NOWHERE
+  const data = stays
+    ? bytes.subarray(taken, taken + length)
+    : copyOf(bytes, taken, length)
+  if (stays) taken += length
   return { data, control, flags: knownFlags(header.flags) }
 }
 
