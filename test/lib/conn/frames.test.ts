@@ -68,32 +68,35 @@ leakFree('sendFrame(), framesOf() keep order and descriptors', async (t) => {
 })
 
 // What a peer that knows nothing of sendFrame() may do.
-leakFree('framesOf() does not mind how the bytes are cut', async (t) => {
-  const [a, b] = socketpair()
-  const { r, w } = pipe()
-  const lines = '{"n":1,"fds":0}\n{"n":2,"fds":1}\n{"n":3,"fds":1}\n'
-  const at = lines.indexOf('{"n":2')
-  const frames = framesOf(b, { maxFds: 1 })
-  // The first line and a half run together, as they do behind a slow reader.
-  await a.sendFds(lines.slice(0, at), [])
-  await a.sendFds(lines.slice(at, at + 3), [r])
-  const first = await frames.next()
-  t.match(first.value, { value: { n: 1 }, fds: [] })
-  for (const byte of lines.slice(at + 3, -16)) await a.sendFds(byte, [])
-  const second = await frames.next()
-  t.match(second.value, { value: { n: 2 }, fds: [Number] })
-  await a.sendFds(lines.slice(-16), [w])
-  const third = await frames.next()
-  t.match(third.value, { value: { n: 3 }, fds: [Number] })
-  t.equal(fstatSync(third.value?.fds[0] ?? -1).ino, fstatSync(w).ino)
-  a.close()
-  t.match(await frames.next(), { done: true })
-  for (const frame of [second, third]) {
-    for (const fd of frame.value?.fds ?? []) closeSync(fd)
-  }
-  for (const fd of [r, w]) closeSync(fd)
-  b.close()
-})
+leakFree(
+  'framesOf() gives the same frames wherever the bytes are cut',
+  async (t) => {
+    const [a, b] = socketpair()
+    const { r, w } = pipe()
+    const lines = '{"n":1,"fds":0}\n{"n":2,"fds":1}\n{"n":3,"fds":1}\n'
+    const at = lines.indexOf('{"n":2')
+    const frames = framesOf(b, { maxFds: 1 })
+    // The first line and a half run together, as they do behind a slow reader.
+    await a.sendFds(lines.slice(0, at), [])
+    await a.sendFds(lines.slice(at, at + 3), [r])
+    const first = await frames.next()
+    t.match(first.value, { value: { n: 1 }, fds: [] })
+    for (const byte of lines.slice(at + 3, -16)) await a.sendFds(byte, [])
+    const second = await frames.next()
+    t.match(second.value, { value: { n: 2 }, fds: [Number] })
+    await a.sendFds(lines.slice(-16), [w])
+    const third = await frames.next()
+    t.match(third.value, { value: { n: 3 }, fds: [Number] })
+    t.equal(fstatSync(third.value?.fds[0] ?? -1).ino, fstatSync(w).ino)
+    a.close()
+    t.match(await frames.next(), { done: true })
+    for (const frame of [second, third]) {
+      for (const fd of frame.value?.fds ?? []) closeSync(fd)
+    }
+    for (const fd of [r, w]) closeSync(fd)
+    b.close()
+  },
+)
 
 // The order of macOS and FreeBSD: a piece goes on after the line of the fd.
 leakFree('a descriptor may belong to any line of its piece', async (t) => {
