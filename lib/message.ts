@@ -13,6 +13,7 @@
 
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
+import { markAsUntransferable } from 'node:worker_threads'
 
 import { buildRights, cmsgSpace, descriptorsIn } from './cmsg.ts'
 import { host } from './layouts.ts'
@@ -99,6 +100,8 @@ export function receiveNow(fd: number, maxBytes: number): Received | number {
     // As of malloc(3): to fill it with zeros takes as long as to copy.
     const size = Math.max(room, ARRIVALS_SIZE)
     arrivals = locate(Buffer.allocUnsafeSlow(size))
+    // To hand one message to a worker thread must not take the others along.
+    markAsUntransferable(arrivals.bytes.buffer)
     taken = 0
   }
   place(arrivals.base + taken, room, CONTROL_ROOM)

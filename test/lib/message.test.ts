@@ -119,6 +119,14 @@ leakFree(
     t.not(small.buffer, last.buffer, 'too small to stay')
     const rare = exchange(LARGE, 1024 * 1024)
     t.ok(rare.buffer.byteLength < 1024 * 1024, 'a small part of the room')
+    const { port1, port2 } = new MessageChannel()
+    try {
+      port1.postMessage(last, [last.buffer as ArrayBuffer])
+    } catch (error) {
+      t.match(error, { name: 'DataCloneError' }, 'Node 22 and later')
+    }
+    t.equal(last.length, LARGE, 'still there: others are in the same memory')
+    for (const port of [port1, port2]) port.close()
     // None is written over.
     const kept = Array.from({ length: 20 }, (_, i) =>
       exchange(60_000 + i, 65536),
