@@ -15,6 +15,7 @@ import { type AddressInfo, connect, createServer } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { ReadStream } from 'node:tty'
+import * as threads from 'node:worker_threads'
 import { type Test, t } from 'tap'
 
 import { describeFd, readableFrom, UnixConn } from '../../../lib/index.ts'
@@ -504,7 +505,7 @@ leakFree('a file is closed through libc in a worker thread', async (t) => {
   const { readableFrom } = await t.mockImport<
     typeof import('../../../lib/socket/readable.ts')
   >('../../../lib/socket/readable.ts', {
-    'node:worker_threads': { isMainThread: false },
+    'node:worker_threads': { ...threads, isMainThread: false },
   })
   const stream = readableFrom(openSync('package.json', 'r'))
   t.equal(await text(stream), readFileSync('package.json', 'utf8'))
