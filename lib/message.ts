@@ -97,10 +97,11 @@ export function sendNow(fd: number, { data, control }: Outgoing): number {
 export function receiveNow(fd: number, maxBytes: number): Received | number {
   const room = Math.min(maxBytes, MAX_BYTES)
   if (arrivals.bytes.length - taken < room) {
-    // As of malloc(3): to fill it with zeros takes as long as to copy.
+    // Not zeroed, which would take as long as to copy the data.
     const size = Math.max(room, ARRIVALS_SIZE)
     arrivals = locate(Buffer.allocUnsafeSlow(size))
-    // To hand one message to a worker thread must not take the others along.
+    // Whoever transfers one message to a worker thread must not take away the
+    // memory of the others.
     markAsUntransferable(arrivals.bytes.buffer)
     taken = 0
   }

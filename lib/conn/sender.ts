@@ -86,8 +86,8 @@ export class Sender {
     this.#busy = false
   }
 
-  // The first message, and with it as many others as go in one call. As of
-  // sendBatch.
+  // Sends the first message and, if the platform has batches, those behind it
+  // up to one whose data has changed. Returns what sendBatch returns.
   #sendFrom(first: Waiting): number[] | number {
     if (this.#queue.length === 1 || MAX_BATCH === 1) {
       const sent = sendNow(this.#fd, first)

@@ -226,7 +226,7 @@ t.test('mustWait() knows when a send is to be tried again', async (t) => {
     const elsewhere = layouts.selectAbi(platform, arch, 'LE')
     const { mustWait } = await t.mockImport<Sender>(
       '../../../lib/conn/sender.ts',
-      // Of the modules that sender.ts imports, this one alone is another.
+      // sender.ts is given the table of the other platform.
       { '../../../lib/layouts.ts': { ...layouts, host: elsewhere } },
     )
     t.equal(mustWait(EAGAIN, true), true)
