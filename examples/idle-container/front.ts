@@ -82,11 +82,15 @@ print(`Front ready on 127.0.0.1:${values.port}, pid ${process.pid}`)
 void parking.run(stop.signal) // not awaited: clients are served meanwhile
 
 let id = 0
-for await (const fd of connectionsOn(listening, stop.signal)) {
-  id++
-  log(`connection ${id}: accepted`)
-  serve(fd, { id, lines: 0 })
-  await whenRoom()
+try {
+  for await (const fd of connectionsOn(listening, stop.signal)) {
+    id++
+    log(`connection ${id}: accepted`)
+    serve(fd, { id, lines: 0 })
+    await whenRoom()
+  }
+} catch (error) {
+  fail(error)
 }
 for (const connection of live) connection.close()
 print('Front stopped')
