@@ -92,9 +92,14 @@ export function sendNow(fd: number, { data, control }: Outgoing): number {
  * close-on-exec and belong to the caller. End of file is a message without data
  * and control.
  *
+ * @param flags of recvmsg(2), RECEIVE_FLAGS among them
  * @returns the message, or -errno if there was none
  */
-export function receiveNow(fd: number, maxBytes: number): Received | number {
+export function receiveNow(
+  fd: number,
+  maxBytes: number,
+  flags = RECEIVE_FLAGS,
+): Received | number {
   const room = Math.min(maxBytes, MAX_BYTES)
   if (arrivals.bytes.length - taken < room) {
     // Not zeroed, which would take as long as to copy the data.
@@ -106,7 +111,7 @@ export function receiveNow(fd: number, maxBytes: number): Received | number {
     taken = 0
   }
   place(arrivals.base + taken, room, CONTROL_ROOM)
-  const length = recvmsg(fd, memory.address, RECEIVE_FLAGS)
+  const length = recvmsg(fd, memory.address, flags)
   if (length < 0) return length
 
   const header = readMsghdr(memory.bytes, 0, host)
@@ -123,13 +128,13 @@ export function receiveNow(fd: number, maxBytes: number): Received | number {
   return { data, control, flags: knownFlags(header.flags) }
 }
 
-/** Less those that are not about this message. */
+/** MSG_TRUNC and MSG_CTRUNC of `flags`, without its other bits. */
 export function knownFlags(flags: number): number {
   // The BSDs echo the flags of the call, Linux MSG_CMSG_CLOEXEC.
   return flags & (host.constants.MSG_TRUNC | host.constants.MSG_CTRUNC)
 }
 
-/** A copy of `length` bytes, which a Buffer on them would not be. */
+/** Copies `length` bytes. What subarray() gives would share the memory. */
 export function copyOf(bytes: Buffer, at: number, length: number): Buffer {
   const copy = Buffer.allocUnsafe(length)
   bytes.copy(copy, 0, at, at + length)

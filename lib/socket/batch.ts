@@ -1,7 +1,7 @@
 // Several messages in one call, sendmmsg(2) and recvmmsg(2): the time for the
 // call is spent once for all of them. Used by sender.ts and receiver.ts where
-// more than one message is in line; one alone is for message.ts. Optional:
-// speed. The memory:
+// more than one message is in line; a single one goes through message.ts.
+// Optional: speed. The memory is laid out in this order:
 //
 //    mmsghdrs | iovecs | control buffers | data
 //

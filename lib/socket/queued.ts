@@ -11,14 +11,9 @@
 
 import { descriptorsIn } from '../cmsg.ts'
 import { host } from '../layouts.ts'
-import { allocate, declare } from '../libc.ts'
-import { CONTROL_ROOM, RECEIVE_FLAGS } from '../message.ts'
-import { initMsghdr, readMsghdr, setParts } from '../msghdr.ts'
+import { RECEIVE_FLAGS, receiveNow } from '../message.ts'
 import { setPeekOffset } from './options.ts'
 import { closeReceived } from './unix.ts'
-
-// ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
-const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
 
 const MSG_PEEK = 2 // on every platform
 const FLAGS = RECEIVE_FLAGS | MSG_PEEK
@@ -32,13 +27,6 @@ const MOST = 16_384
 
 /** A call goes on behind the bytes that it gives, so most need only one. */
 const DATA_ROOM = 64 * 1024
-
-const IOVEC = host.msghdr.size
-const CONTROL = IOVEC + host.iovec.size
-const DATA = CONTROL + CONTROL_ROOM
-
-const memory = allocate(DATA + DATA_ROOM)
-initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
 
 /**
  * Turns SO_LINGER off for every socket in flight to `fd`, a Unix stream socket
@@ -64,17 +52,8 @@ export function disarmQueued(fd: number): void {
 // The bytes that it has seen, at most up to the end of the first message with
 // descriptors; or 0 or -errno where there are no more.
 function peek(fd: number): number {
-  const parts = {
-    data: memory.base + DATA,
-    dataLength: DATA_ROOM,
-    control: memory.base + CONTROL,
-    controlLength: CONTROL_ROOM,
-  }
-  setParts(memory.bytes, 0, IOVEC, parts, host)
-  const length = recvmsg(fd, memory.address, FLAGS)
-  if (length <= 0) return length
-  const { controlLength } = readMsghdr(memory.bytes, 0, host)
-  const control = memory.bytes.subarray(CONTROL, CONTROL + controlLength)
-  for (const received of descriptorsIn(control)) closeReceived(received)
-  return length
+  const message = receiveNow(fd, DATA_ROOM, FLAGS)
+  if (typeof message === 'number') return message
+  for (const received of descriptorsIn(message.control)) closeReceived(received)
+  return message.data.length
 }
