@@ -11,7 +11,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
-import { t } from 'tap'
+import { type Test, t } from 'tap'
 
 import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
@@ -28,10 +28,10 @@ import {
   until,
 } from './support.ts'
 
-t.test('files of bare newlines delay no other client', async (t) => {
+/** server.ts, with its output in a file: faster than to read it from a pipe. */
+async function startToFile(t: Test) {
   const folder = temporaryFolder(t)
   const path = join(folder, 's')
-  // To a file, which is faster than this process could read a pipe.
   const printed = join(folder, 'printed')
   const out = openSync(printed, 'w')
   const server = new Running(t, script('server.ts', path), {
@@ -40,19 +40,31 @@ t.test('files of bare newlines delay no other client', async (t) => {
   closeSync(out)
   const output = (): Buffer => readFileSync(printed)
   await until('the server', () => output().includes('Server ready'))
+  return { folder, path, server, output }
+}
+
+/** A client that has sent `file`, opened five times, and stays connected. */
+async function sendFiveTimes(path: string, file: string) {
+  const fds = Array.from({ length: 5 }, () => openSync(file, 'r'))
+  const conn = await connect(path)
+  await conn.sendFds('five files', fds)
+  for (const fd of fds) closeSync(fd)
+  return conn
+}
+
+t.test('files of bare newlines delay no other client', async (t) => {
+  const { folder, path, server, output } = await startToFile(t)
 
   // More than is printed before the other client has come and gone.
   const file = join(folder, 'newlines')
   writeFileSync(file, '\n'.repeat(20_000_000))
-  const fds = Array.from({ length: 5 }, () => openSync(file, 'r'))
-  const flood = await connect(path)
-  await flood.sendFds('five files', fds)
-  for (const fd of fds) closeSync(fd)
+  const flood = await sendFiveTimes(path, file)
   await until('its first line', () => output().includes('client 1> \n'))
 
   const other = await run(t, script('client.ts', path), { input: 'a\nb\n' })
   t.equal(other.code, 0)
-  // All that it needs is there when the server says so: this is its turns only.
+  // The second client's lines can be read as soon as the server prints what it
+  // says. So what is printed from there to its last line shows the turns alone.
   const all = output()
   t.notOk(all.includes('client 1: End'), 'the files are long enough')
   const [says, end] = [
@@ -71,32 +83,20 @@ t.test('files of bare newlines delay no other client', async (t) => {
 })
 
 t.test('files that are no text delay no other client', async (t) => {
-  const folder = temporaryFolder(t)
-  const path = join(folder, 's')
-  const printed = join(folder, 'printed')
-  const out = openSync(printed, 'w')
-  const server = new Running(t, script('server.ts', path), {
-    stdio: ['ignore', out, 'pipe'],
-  })
-  closeSync(out)
-  const output = (): string => readFileSync(printed, 'utf8')
-  await until('the server', () => output().includes('Server ready'))
+  const { folder, path, server, output } = await startToFile(t)
 
   const file = join(folder, 'sparse')
   writeFileSync(file, '')
   truncateSync(file, 16 * 1024 * 1024)
-  const fds = Array.from({ length: 5 }, () => openSync(file, 'r'))
-  const flood = await connect(path)
-  await flood.sendFds('five files', fds)
-  for (const fd of fds) closeSync(fd)
+  const flood = await sendFiveTimes(path, file)
   const first = /client 1> (\\u0000)+\n/
-  await until('its first line', () => first.test(output()))
+  await until('its first line', () => first.test(`${output()}`))
 
   const other = await run(t, script('client.ts', path), { input: 'a\nb\n' })
   flood.close()
   t.equal(other.code, 0)
   const [, between = ''] =
-    /client 2: says((?:.|\n)*?)client 2> b\n/.exec(output()) ?? []
+    /client 2: says((?:.|\n)*?)client 2> b\n/.exec(`${output()}`) ?? []
   t.match(between, 'client 2> a\n')
   // One line of 16 million zeros would be 100 million characters.
   t.ok(between.length < 20_000_000, `${between.length} characters in between`)
