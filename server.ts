@@ -3,15 +3,18 @@
 // standard input. Start it in one terminal and client.ts in another: the lines
 // that you type there appear here, and the client never touches them.
 //
-// The client's fd 0 is another fd here, for the same open file description. A
-// terminal or a pipe is opened anew to be read, so that O_NONBLOCK is set on
-// a description of our own. Partner: client.ts. Open unix(7), cmsg(3) and
-// recvmsg(2) with it. Read next: examples/bare.ts.
+// The client's fd 0 is another fd here, for the same open file description,
+// and that is what the server reads. Partner: client.ts. Open unix(7), cmsg(3)
+// and recvmsg(2) with it. Read next: examples/bare.ts.
 
-import { addAbortSignal, type Readable } from 'node:stream'
-import type { ReceivedFds, UnixConn } from './lib/index.ts'
-import { listen, readableFrom } from './lib/index.ts'
 import {
+  listen,
+  type ReceivedFds,
+  readableFrom,
+  type UnixConn,
+} from './lib/index.ts'
+import {
+  endProcess,
   fail,
   kindOf,
   messageOf,
@@ -49,8 +52,9 @@ const handler = async (conn: UnixConn): Promise<void> => {
   print(`${client}: ${reason}`)
   await conn.sendmsg(reason).catch(() => {}) // The client may be gone already.
 }
-await listener.serve(handler, { most: 50 }).catch(fail)
+await listener.serve(handler, { maxConnections: 50 }).catch(fail)
 print('Server stopped')
+endProcess()
 
 // Returns why the server has stopped reading.
 async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
@@ -64,8 +68,7 @@ async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
   const readings = fds.map(async (fd, index) => {
     const theirs = index === 0 ? 'fd 0 there' : 'another there'
     print(`${client}: fd ${fd} here, ${theirs}: ${kindOf(fd)}`)
-    // The other end of `conn` is refused: open here, it would never hang up.
-    return printLines(readableFrom(fd, conn.fd), client, over.signal)
+    return printLines(fd, client, over.signal)
   })
   const ends = readings.map((reading) => reading.catch(messageOf))
   const end = Promise.all(ends).then((all) => [...new Set(all)].join('; '))
@@ -79,8 +82,8 @@ async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {
 }
 
 // The stream closes the descriptor, at its end or when it is over.
-async function printLines(input: Readable, client: string, over: AbortSignal) {
-  for await (const line of linesOf(addAbortSignal(over, input))) {
+async function printLines(fd: number, client: string, over: AbortSignal) {
+  for await (const line of linesOf(readableFrom(fd, { signal: over }))) {
     if (over.aborted) break
     await print(`${client}> ${line}`) // Long inputs leave time for others.
   }

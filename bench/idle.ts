@@ -68,8 +68,8 @@ const container = await startContainer()
 const conn = await connect(join(folder, 'socket')).catch(fail)
 const port = await freePort()
 const stop = new AbortController()
-const listening = serviceSocket('tcp', '127.0.0.1', port)
-const accepted = connectionsOn(listening, stop.signal)
+const listening = serviceSocket('tcp', { host: '127.0.0.1', port })
+const accepted = connectionsOn(listening, { signal: stop.signal })
 
 type Front = { readonly fd: number; readonly socket: Socket }
 

@@ -28,6 +28,8 @@ export type Abi = {
   }
   readonly msghdr: {
     readonly size: number
+    readonly msg_name: number
+    readonly msg_namelen: number
     readonly msg_iov: number
     readonly msg_iovlen: number
     readonly msg_control: number
@@ -61,6 +63,17 @@ export type Abi = {
     /** Offset of the pid, or the socket option that gives it. */
     readonly pid: { readonly offset: number } | { readonly option: number }
   }
+  /** SCM_CREDENTIALS, and struct ucred in it; where there is no such message,
+   * undefined. */
+  readonly credentials:
+    | {
+        readonly type: number
+        readonly size: number
+        readonly pid: number
+        readonly uid: number
+        readonly gid: number
+      }
+    | undefined
   /** Most descriptors that one message may carry. */
   readonly maxFds: number
   /** True where EMSGSIZE of sendmsg means "full, try later": see `mustWait`. */
@@ -70,13 +83,20 @@ export type Abi = {
 
 type ConstantName =
   | 'AF_UNIX'
+  | 'AF_INET'
+  | 'AF_INET6'
   | 'SOCK_STREAM'
+  | 'SOCK_DGRAM'
+  | 'SOCK_SEQPACKET'
   | 'SOCK_CLOEXEC'
   | 'SOCK_NONBLOCK'
   | 'SOL_SOCKET'
+  | 'SO_ACCEPTCONN'
   | 'SO_LINGER'
-  | 'SO_PEEK_OFF'
+  | 'SO_REUSEADDR'
   | 'SO_TYPE'
+  | 'SO_SNDBUF'
+  | 'SO_PASSCRED'
   | 'SCM_RIGHTS'
   | 'SCM_PIDFD'
   | 'MSG_CTRUNC'
@@ -85,6 +105,7 @@ type ConstantName =
   | 'MSG_NOSIGNAL'
   | 'MSG_CMSG_CLOEXEC'
   | 'FIOCLEX'
+  | 'FIONBIO'
   | 'F_GETFL'
   | 'RLIMIT_NOFILE'
   | 'ETOOMANYREFS'
@@ -94,13 +115,20 @@ const NONE = 0
 
 const linuxConstants = {
   AF_UNIX: 1,
+  AF_INET: 2,
+  AF_INET6: 10,
   SOCK_STREAM: 1,
+  SOCK_DGRAM: 2,
+  SOCK_SEQPACKET: 5,
   SOCK_CLOEXEC: 0x80000,
   SOCK_NONBLOCK: 0x800,
   SOL_SOCKET: 1,
+  SO_ACCEPTCONN: 30,
   SO_LINGER: 13,
-  SO_PEEK_OFF: 42,
+  SO_REUSEADDR: 2,
   SO_TYPE: 3,
+  SO_SNDBUF: 7,
+  SO_PASSCRED: 16,
   SCM_RIGHTS: 1,
   SCM_PIDFD: 4,
   MSG_CTRUNC: 0x8,
@@ -109,6 +137,7 @@ const linuxConstants = {
   MSG_NOSIGNAL: 0x4000,
   MSG_CMSG_CLOEXEC: 0x40000000,
   FIOCLEX: 0x5451,
+  FIONBIO: 0x5421,
   F_GETFL: 3,
   RLIMIT_NOFILE: 7,
   ETOOMANYREFS: 109,
@@ -136,6 +165,8 @@ const linux64: Abi = {
   },
   msghdr: {
     size: 56,
+    msg_name: 0,
+    msg_namelen: 8,
     msg_iov: 16,
     msg_iovlen: 24,
     msg_control: 32,
@@ -152,6 +183,7 @@ const linux64: Abi = {
     hasAbstractNames: true,
   },
   peercred: linuxPeercred,
+  credentials: { type: 2, size: 12, pid: 0, uid: 4, gid: 8 },
   maxFds: 253, // SCM_MAX_FD in include/net/scm.h
   emsgsizeMeansFull: false,
   constants: linuxConstants,
@@ -174,6 +206,8 @@ const linux32: Abi = {
   },
   msghdr: {
     size: 28,
+    msg_name: 0,
+    msg_namelen: 4,
     msg_iov: 8,
     msg_iovlen: 12,
     msg_control: 16,
@@ -186,12 +220,16 @@ const linux32: Abi = {
 
 const bsdConstants = {
   ...linuxConstants,
+  AF_INET6: 30,
   SOCK_CLOEXEC: NONE,
   SOCK_NONBLOCK: NONE,
   SOL_SOCKET: 0xffff,
+  SO_ACCEPTCONN: 0x2,
   SO_LINGER: 0x80,
-  SO_PEEK_OFF: NONE,
+  SO_REUSEADDR: 4,
   SO_TYPE: 0x1008,
+  SO_SNDBUF: 0x1001,
+  SO_PASSCRED: NONE,
   SCM_PIDFD: NONE,
   MSG_CTRUNC: 0x20,
   MSG_TRUNC: 0x10,
@@ -199,6 +237,7 @@ const bsdConstants = {
   MSG_NOSIGNAL: 0x80000,
   MSG_CMSG_CLOEXEC: NONE,
   FIOCLEX: 0x20006601,
+  FIONBIO: 0x8004667e,
   RLIMIT_NOFILE: 8,
   ETOOMANYREFS: 59,
 } as const
@@ -216,6 +255,8 @@ const darwin: Abi = {
   },
   msghdr: {
     size: 48,
+    msg_name: 0,
+    msg_namelen: 8,
     msg_iov: 16,
     msg_iovlen: 24,
     msg_control: 32,
@@ -239,6 +280,7 @@ const darwin: Abi = {
     gid: 12, // cr_groups[0]
     pid: { option: 2 }, // LOCAL_PEERPID
   },
+  credentials: undefined,
   maxFds: 254,
   emsgsizeMeansFull: true,
   constants: bsdConstants,
@@ -261,6 +303,7 @@ const freebsd: Abi = {
   emsgsizeMeansFull: false,
   constants: {
     ...bsdConstants,
+    AF_INET6: 28,
     SOCK_CLOEXEC: 0x10000000,
     SOCK_NONBLOCK: 0x20000000,
     MSG_NOSIGNAL: 0x20000,
@@ -304,30 +347,6 @@ export function selectAbi(
   }
   return abi
 }
-
-/**
- * Throws in Bun and Deno. Both run this library as far as sends and receives
- * that need not wait; the first that has to wait would never end.
- *
- * @param versions those of `process`
- * @throws Error in Bun and Deno
- */
-export function refuseOtherRuntimes(
-  versions: Readonly<Record<string, string | undefined>>,
-): void {
-  for (const [key, name] of [
-    ['bun', 'Bun'],
-    ['deno', 'Deno'],
-  ] as const) {
-    if (versions[key] === undefined) continue
-    throw new Error(
-      `Expected Node, got ${name} ${versions[key]}: ` +
-        'it cannot wait for a socket without reading from it',
-    )
-  }
-}
-
-refuseOtherRuntimes(process.versions)
 
 /** The running platform's layout. */
 export const host: Abi = selectAbi(process.platform, process.arch, endianness())

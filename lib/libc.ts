@@ -4,21 +4,25 @@
 // `systemError` makes an Error of that. How a call is made differs: lib/ffi/
 // has a file for each engine.
 //
-// Nothing may be declared that is variadic in C and given a variable argument:
-// Apple's arm64 convention puts those on the stack, where an interface that
-// knows fixed arguments only does not. ioctl(fd, FIOCLEX) and
-// fcntl(fd, F_GETFL) have none. Read next: lib/message.ts.
+// A variable argument of a variadic function, such as the third of ioctl(2),
+// may be given on Linux only: Apple's arm64 convention puts those on the stack,
+// where an interface that knows fixed arguments only does not. FIOCLEX and
+// F_GETFL need none. Read next: lib/message.ts.
 
 import { Buffer } from 'node:buffer'
+import { constants } from 'node:os'
 import { getSystemErrorName } from 'node:util'
 
 import { chooseEngine } from './ffi/choose.ts'
 import { ffiRs } from './ffi/ffi-rs.ts'
 import { nodeFfi } from './ffi/node-ffi.ts'
+import { refuseOtherRuntimes } from './ffi/runtime.ts'
 import type { Address, Memory, Param, Result, Values } from './ffi/types.ts'
 import { host } from './layouts.ts'
 
 export type { Address, Memory } from './ffi/types.ts'
+
+refuseOtherRuntimes(process.versions)
 
 const engine = chooseEngine(process.env.FDPASS_FFI, {
   'ffi-rs': ffiRs,
@@ -46,16 +50,34 @@ export function declare<const P extends readonly Param[]>(
 }
 
 /**
+ * As declare(), for what only some C libraries have: without the function a
+ * call says -ENOSYS, as it does with a kernel that does not know it.
+ */
+export function declareOptional<const P extends readonly Param[]>(
+  name: string,
+  returns: Result,
+  params: P,
+): (...values: Values<P>) => number {
+  const call = declare(name, returns, params)
+  let isMissing = false
+  return (...values) => {
+    if (!isMissing) {
+      try {
+        return call(...values)
+      } catch {
+        isMissing = true
+      }
+    }
+    return -constants.errno.ENOSYS
+  }
+}
+
+/**
  * Whether the process has a C function of this name, which is called for it:
  * only for those without arguments and effects.
  */
 export function hasFunction(name: string): boolean {
-  try {
-    declare(name, 'int', [])()
-    return true
-  } catch {
-    return false
-  }
+  return declareOptional(name, 'int', [])() !== -constants.errno.ENOSYS
 }
 
 /** Zeroed memory at a known address: see locate(). */
@@ -71,6 +93,24 @@ export function allocate(size: number): Memory {
 export function locate(bytes: Buffer): Memory {
   const base = engine.locate(bytes)
   return { bytes, base, address: toAddress(base) }
+}
+
+/** Where ArrayBuffers begin: to ask takes longer than to remember. */
+const bases = new WeakMap<ArrayBufferLike, number>()
+
+/**
+ * Where the first byte of `bytes` lies, to be written into a struct for a call
+ * that follows at once. Not for less than some hundred bytes, which V8 may keep
+ * inside the object, and move.
+ */
+export function addressOf(bytes: Uint8Array): number {
+  const { buffer, byteOffset } = bytes
+  let base = bases.get(buffer)
+  if (base === undefined) {
+    base = engine.locate(Buffer.from(buffer))
+    bases.set(buffer, base)
+  }
+  return base + byteOffset
 }
 
 /** A location in memory, as calls take it: to be made once. */

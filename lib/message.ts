@@ -1,5 +1,5 @@
-// sendmsg(2) and recvmsg(2) on a non-blocking socket, one message a call.
-// Nothing here waits: -EAGAIN is a result like any other, and the callers in
+// sendmsg(2) and recvmsg(2), one message a call. Nothing here waits, whatever
+// O_NONBLOCK says: -EAGAIN is a result like any other, and the callers in
 // lib/conn/ wait for the socket and try again.
 //
 // All calls share one stretch of memory, laid out once, which is safe because
@@ -7,17 +7,16 @@
 //
 //    msghdr | iovec | control buffer | data to send
 //
-// Data that arrives has memory of its own, where it can stay (see receiveNow).
-// Several messages in one call, which is faster: lib/socket/batch.ts.
-// Read next: lib/ffi/types.ts.
+// Large data is sent from where it lies. Data that arrives has memory of its
+// own (arrivals.ts). Several messages in one call, which is faster:
+// lib/socket/batch.ts. Read next: lib/arrivals.ts.
 
-import { Buffer } from 'node:buffer'
-import { constants } from 'node:os'
-import { markAsUntransferable } from 'node:worker_threads'
+import type { Buffer } from 'node:buffer'
 
-import { buildRights, cmsgSpace, descriptorsIn } from './cmsg.ts'
+import { copyOf, LARGE, roomFor, takeArrived } from './arrivals.ts'
+import { cmsgSpace, descriptorsIn } from './cmsg.ts'
 import { host } from './layouts.ts'
-import { allocate, check, declare, locate } from './libc.ts'
+import { addressOf, allocate, check, declare, NULL } from './libc.ts'
 import { initMsghdr, readMsghdr, setParts } from './msghdr.ts'
 
 /** One message, as recvmsg(2) returns it. */
@@ -40,15 +39,18 @@ export type Outgoing = {
 const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
 // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
-// int ioctl(int fd, unsigned long request, ...)
-const ioctl = declare('ioctl', 'int', ['int', 'uint'])
+// int ioctl(int fd, unsigned long request, void *argument)
+const ioctl = declare('ioctl', 'int', ['int', 'uint', 'pointer'])
 
 const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC } = host.constants
 export const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL
 export const RECEIVE_FLAGS = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
 
-/** Most bytes in one call, and so in one message: the rest goes in the next. */
+/** At most so many bytes are received in one call. */
 export const MAX_BYTES = 4 * 1024 * 1024
+
+/** At most so many are sent: more do not fit a length of 32 bits. */
+const MAX_SEND = 0x7fffffff
 
 // Room for as many descriptors as the platform can bring (254 on the BSDs), and
 // for credentials, pidfd, security labels before them. A smaller buffer would
@@ -59,18 +61,8 @@ const IOVEC = host.msghdr.size
 const CONTROL = IOVEC + host.iovec.size
 const DATA = CONTROL + CONTROL_ROOM
 
-const memory = allocate(DATA + MAX_BYTES)
+const memory = allocate(DATA + LARGE)
 initMsghdr(memory.bytes, 0, memory.base + IOVEC, host)
-
-/** Data of so many bytes stays where it was received. */
-export const LARGE = 16 * 1024
-
-/** Where data arrives, in bytes: for several large messages. */
-const ARRIVALS_SIZE = 256 * 1024
-
-let arrivals = allocate(0)
-/** So many bytes of it, from the start, belong to messages that stay there. */
-let taken = 0
 
 /**
  * Sends a message, as far as the kernel takes it at once.
@@ -80,10 +72,9 @@ let taken = 0
  * without them
  */
 export function sendNow(fd: number, { data, control }: Outgoing): number {
-  const part = data.length > MAX_BYTES ? data.subarray(0, MAX_BYTES) : data
-  memory.bytes.set(part, DATA)
+  const length = Math.min(data.length, MAX_SEND)
   memory.bytes.set(control, CONTROL)
-  place(memory.base + DATA, part.length, control.length)
+  place(addressToSend(data), length, control.length)
   return sendmsg(fd, memory.address, SEND_FLAGS)
 }
 
@@ -92,76 +83,46 @@ export function sendNow(fd: number, { data, control }: Outgoing): number {
  * close-on-exec and belong to the caller. End of file is a message without data
  * and control.
  *
- * @param flags of recvmsg(2), RECEIVE_FLAGS among them
  * @returns the message, or -errno if there was none
  */
-export function receiveNow(
-  fd: number,
-  maxBytes: number,
-  flags = RECEIVE_FLAGS,
-): Received | number {
+export function receiveNow(fd: number, maxBytes: number): Received | number {
   const room = Math.min(maxBytes, MAX_BYTES)
-  if (arrivals.bytes.length - taken < room) {
-    // Not zeroed, which would take as long as to copy the data.
-    const size = Math.max(room, ARRIVALS_SIZE)
-    arrivals = locate(Buffer.allocUnsafeSlow(size))
-    // Whoever transfers one message to a worker thread must not take away the
-    // memory of the others.
-    markAsUntransferable(arrivals.bytes.buffer)
-    taken = 0
-  }
-  place(arrivals.base + taken, room, CONTROL_ROOM)
-  const length = recvmsg(fd, memory.address, flags)
+  place(roomFor(room), room, CONTROL_ROOM)
+  const length = recvmsg(fd, memory.address, RECEIVE_FLAGS)
   if (length < 0) return length
 
-  const header = readMsghdr(memory.bytes, 0, host)
-  const control = copyOf(memory.bytes, CONTROL, header.controlLength)
+  const { controlLength, flags } = readMsghdr(memory.bytes, 0, host)
+  const control = copyOf(memory.bytes, CONTROL, controlLength)
   closeOnExec(control)
-  // A message that stays keeps all of this memory, so small ones do not; nor
-  // does one for which there was much more room, as each would need new memory.
-  const stays = length >= LARGE && length >= room / 4
-  const { bytes } = arrivals
-  const data = stays
-    ? bytes.subarray(taken, taken + length)
-    : copyOf(bytes, taken, length)
-  if (stays) taken += length
-  return { data, control, flags: knownFlags(header.flags) }
+  return { data: takeArrived(length, room), control, flags: known(flags) }
 }
 
 /** MSG_TRUNC and MSG_CTRUNC of `flags`, without its other bits. */
-export function knownFlags(flags: number): number {
+export function known(flags: number): number {
   // The BSDs echo the flags of the call, Linux MSG_CMSG_CLOEXEC.
   return flags & (host.constants.MSG_TRUNC | host.constants.MSG_CTRUNC)
 }
 
-/** Copies `length` bytes. What subarray() gives would share the memory. */
-export function copyOf(bytes: Buffer, at: number, length: number): Buffer {
-  const copy = Buffer.allocUnsafe(length)
-  bytes.copy(copy, 0, at, at + length)
-  return copy
+/**
+ * Where data can be sent from in the next call. While a call runs no JavaScript
+ * does, so nothing moves or frees the memory of large data. That of small data
+ * may lie inside an object, and is copied.
+ */
+export function addressToSend(data: Uint8Array): number {
+  if (data.length >= LARGE) return addressOf(data)
+  memory.bytes.set(data, DATA)
+  return memory.base + DATA
 }
 
 /**
- * Most descriptors that one message may carry here. musl before 1.2.4 copies
- * the control buffer into 1024 bytes of its own and says ENOMEM where 253
- * descriptors need more (src/network/sendmsg.c). So libc is asked: with a
- * socket of -1, EBADF means that the kernel saw the call.
+ * Makes what came with a control buffer close-on-exec. Without MSG_CMSG_CLOEXEC
+ * (darwin) a child that another thread starts between recvmsg and this inherits
+ * the descriptors: no call does both.
  */
-export function maxFdsPerMessage(): number {
-  const control = buildRights(new Array<number>(host.maxFds).fill(0))
-  memory.bytes.set(control, CONTROL)
-  place(memory.base + DATA, 1, control.length)
-  const refusedByLibc =
-    sendmsg(-1, memory.address, 0) === -constants.errno.ENOMEM
-  return refusedByLibc ? Math.min(host.maxFds, 252) : host.maxFds
-}
-
-// Without MSG_CMSG_CLOEXEC (darwin) a child that another thread starts between
-// recvmsg and this inherits the descriptors: no call does both.
-function closeOnExec(control: Buffer): void {
+export function closeOnExec(control: Buffer): void {
   if (MSG_CMSG_CLOEXEC !== 0) return
   for (const received of descriptorsIn(control)) {
-    check('ioctl', ioctl(received, host.constants.FIOCLEX))
+    check('ioctl', ioctl(received, host.constants.FIOCLEX, NULL))
   }
 }
 

@@ -1,6 +1,6 @@
-// struct msghdr, struct iovec and struct mmsghdr as bytes: what sendmsg(2),
-// recvmsg(2) and their plural forms read and write. Pure arithmetic on memory;
-// the layouts come from layouts.ts. On 64-bit Linux:
+// struct msghdr and struct iovec as bytes: what sendmsg(2) and recvmsg(2) read
+// and write. Pure arithmetic on memory; the layouts come from layouts.ts. On
+// 64-bit Linux:
 //
 //    msghdr                                  iovec
 //     0  msg_name        8  (null)            0  iov_base  8
@@ -10,7 +10,7 @@
 //    32  msg_control     8  ---> the control buffer of cmsg.ts
 //    40  msg_controllen  8
 //    48  msg_flags       4  (set by recvmsg)
-//    56                     mmsghdr adds msg_len here, the bytes moved
+//    56
 // Read next: lib/layouts.ts.
 
 import type { Buffer } from 'node:buffer'
@@ -31,7 +31,7 @@ export type Parts = {
  * `iov`. To be done once: no call changes this part.
  */
 export function initMsghdr(memory: Buffer, at: number, iov: number, abi: Abi) {
-  writePointer(memory, at + abi.msghdr.msg_iov, iov, abi)
+  writePointer(memory, at + abi.msghdr.msg_iov, iov, abi.pointerSize)
   memory.writeUInt32LE(1, at + abi.msghdr.msg_iovlen)
 }
 
@@ -47,30 +47,57 @@ export function setParts(
   parts: Parts,
   abi: Abi,
 ): void {
-  const { msghdr, iovec } = abi
-  writePointer(memory, iovAt + iovec.iov_base, parts.data, abi)
-  memory.writeUInt32LE(parts.dataLength, iovAt + iovec.iov_len)
+  const { msghdr } = abi
+  setIovec(memory, iovAt, parts.data, parts.dataLength, abi)
   // darwin refuses a control pointer that has no control behind it.
   const control = parts.controlLength > 0 ? parts.control : 0
-  writePointer(memory, at + msghdr.msg_control, control, abi)
+  writePointer(memory, at + msghdr.msg_control, control, abi.pointerSize)
   memory.writeUInt32LE(parts.controlLength, at + msghdr.msg_controllen)
 }
 
-/** What recvmsg wrote back: the control bytes that it used, and its flags. */
+/**
+ * Points the msghdr at `at` to an address (struct sockaddr_un): the receiver's
+ * for sendmsg; room of `length` bytes for the sender's for recvmsg.
+ */
+export function setName(
+  memory: Buffer,
+  at: number,
+  name: number,
+  length: number,
+  { msghdr, pointerSize }: Abi,
+): void {
+  writePointer(memory, at + msghdr.msg_name, length > 0 ? name : 0, pointerSize)
+  memory.writeUInt32LE(length, at + msghdr.msg_namelen)
+}
+
+/** Points the iovec at `at` to `length` bytes of data. */
+export function setIovec(
+  memory: Buffer,
+  at: number,
+  data: number,
+  length: number,
+  { iovec, pointerSize }: Pick<Abi, 'iovec' | 'pointerSize'>,
+): void {
+  writePointer(memory, at + iovec.iov_base, data, pointerSize)
+  memory.writeUInt32LE(length, at + iovec.iov_len)
+}
+
+/** What recvmsg wrote back: the bytes of name and control, and its flags. */
 export function readMsghdr(memory: Buffer, at: number, abi: Abi) {
   return {
+    nameLength: memory.readUInt32LE(at + abi.msghdr.msg_namelen),
     controlLength: memory.readUInt32LE(at + abi.msghdr.msg_controllen),
     flags: memory.readUInt32LE(at + abi.msghdr.msg_flags),
   }
 }
 
-/** What sendmmsg or recvmmsg wrote back: the bytes that one message moved. */
-export function readMsgLen(memory: Buffer, at: number, abi: Abi): number {
-  return memory.readUInt32LE(at + abi.mmsghdr.msg_len)
-}
-
-function writePointer(memory: Buffer, at: number, address: number, abi: Abi) {
+function writePointer(
+  memory: Buffer,
+  at: number,
+  address: number,
+  size: Abi['pointerSize'],
+): void {
   memory.writeUInt32LE(address >>> 0, at)
-  if (abi.pointerSize === 4) return
+  if (size === 4) return
   memory.writeUInt32LE(Math.floor(address / 2 ** 32), at + 4)
 }

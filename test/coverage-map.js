@@ -8,7 +8,7 @@ const uncounted = ['script/cli.ts', 'script/job.ts']
 
 // What runs with node:ffi alone. Both runs together are complete: one without,
 // and one with FDPASS_FFI=node, in which these files are counted and no others.
-const withNodeFfi = ['ffi/node-ffi.ts', 'wait/uv-handle.ts', 'wait/uv-poll.ts']
+const withNodeFfi = ['ffi/node-ffi.ts', 'wait/uv-poll.ts']
 const usesNodeFfi = process.env.FDPASS_FFI === 'node'
 
 const library = readdirSync(new URL('../lib/', import.meta.url), {

@@ -1,10 +1,12 @@
 #!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
 // All operations of the public interface, interleaved at random: connections
 // from socketpair(), connect(), listen() and serve(), used as messages, streams
-// or frames, and closed at every point. What has to hold all the same:
+// or frames, by calls and by loops that are left and entered again, and closed
+// at every point. What has to hold all the same:
 //
 //  - whatever was begun ends, with a result or with an error that is documented
 //  - bytes arrive in order, and none of a send that was rejected
+//  - where nobody closes too early, all bytes and all descriptors arrive
 //  - each descriptor that arrives is one that was sent; none stays open
 //  - no error reaches the process
 //
@@ -28,10 +30,11 @@ import {
   listen,
   parseControlMessages,
   parseUnixRights,
-  type Received,
+  type ReceivedMessage,
   sendFrame,
   socketpair,
   type UnixConn,
+  waitReadable,
 } from '../lib/index.ts'
 import { commandLine, help, usageError } from '../lib/script/cli.ts'
 
@@ -81,10 +84,12 @@ function randomFrom(seed: number): Random {
 
 type Message = { readonly data: Buffer; readonly fds: readonly number[] }
 
-/** Bytes of one direction of one connection. */
+/** Bytes and descriptors of one direction of one connection. */
 class Direction {
   #sent = 0
   #received = 0
+  #sentFds = 0
+  #receivedFds = 0
   #isWhole = true
   #last: Promise<void> = Promise.resolve()
 
@@ -92,6 +97,22 @@ class Direction {
     const bytes = Buffer.alloc(length)
     for (let i = 0; i < length; i++) bytes[i] = this.#sent++ % CYCLE
     return bytes
+  }
+
+  /** Sends a message of `length` bytes with `fds`, and counts both. */
+  async send(
+    conn: UnixConn,
+    length: number,
+    fds: readonly number[],
+  ): Promise<void> {
+    const bytes = this.next(length)
+    this.#sentFds += fds.length
+    try {
+      await conn.sendFds(bytes, fds)
+    } catch (error) {
+      if (codeOf(error) === 'ETOOMANYREFS') this.leftOut()
+      throw error
+    }
   }
 
   /** A send was rejected though its connection works on. */
@@ -116,9 +137,32 @@ class Direction {
       (error) => before.then(() => this.check(error.data ?? NOTHING)),
     )
     this.#last = checked.catch(() => {})
+    call.then(
+      (message) => this.#countFds(message?.fds.length ?? 0),
+      (error) => this.#countFds(refusedFds(error)),
+    )
     await checked
     return call
   }
+
+  #countFds(count: number): void {
+    this.#receivedFds += count
+  }
+
+  /** To be called at the end of file, if nobody has closed too early. */
+  checkAll(): void {
+    if (!this.#isWhole) return
+    const sent = `${this.#sent} bytes, ${this.#sentFds} descriptors`
+    const received = `${this.#received} bytes, ${this.#receivedFds} descriptors`
+    if (sent !== received) throw new Error(`Expected ${sent}, got ${received}`)
+  }
+}
+
+/** How many descriptors came with a message that was refused. */
+function refusedFds(error: unknown): number {
+  if (codeOf(error) !== 'ERR_TOO_MANY_FDS') return 0
+  const [, count] = /got (\d+): closed/.exec(String(error)) ?? []
+  return Number(count)
 }
 
 type End = { conn: UnixConn; out: Direction; in: Direction }
@@ -190,7 +234,9 @@ class Round {
   }
 
   size(): number {
-    return 1 + this.random(this.random(8) === 0 ? 300_000 : 300)
+    const isHuge = this.random(200) === 0
+    const isLarge = this.random(8) === 0
+    return 1 + this.random(isHuge ? 5_000_000 : isLarge ? 300_000 : 300)
   }
 
   /** A signal that is aborted at some time, or none. */
@@ -204,58 +250,156 @@ class Round {
 
 type Use = (round: Round, end: End) => Promise<void>
 
-// Every call by itself, and loops, without awaiting one another.
-const messages: Use = async (round, { conn, out, in: incoming }) => {
-  const { random } = round
-  const limits = () => {
+/** The ways to receive on one connection, each of which may be given up. */
+class Receiving {
+  readonly #round: Round
+  readonly #conn: UnixConn
+  readonly #in: Direction
+  /** Ends the waits for its descriptor, which has to be done before close(). */
+  readonly #stop = new AbortController()
+
+  constructor(round: Round, { conn, in: incoming }: End) {
+    this.#round = round
+    this.#conn = conn
+    this.#in = incoming
+  }
+
+  /** One operation, of any kind; whether there may be more to receive. */
+  any(): Promise<boolean> {
+    const { random } = this.#round
+    const ways = [
+      () => this.#receive(this.#conn.recvFds(this.#limits())),
+      () => this.#receive(this.#conn.recvmsg(this.#limits()).then(takeApart)),
+      () => this.#loop(),
+      () => this.#loop(),
+      () => this.#wait(),
+    ]
+    return ways[random(ways.length)]?.() ?? Promise.resolve(true)
+  }
+
+  /** As any(), until the end of file. */
+  async all(): Promise<void> {
+    let isMore = true
+    while (isMore) {
+      isMore = await this.any().catch((error) => {
+        this.#round.judge(error)
+        return codeOf(error) !== 'ECONNRESET'
+      })
+      await this.#round.pause()
+    }
+  }
+
+  stop(): void {
+    this.#stop.abort()
+  }
+
+  #limits() {
+    const { random } = this.#round
     const maxFds = random(3) === 0 ? { maxFds: random(8) } : {}
     const maxBytes = 1 + random(random(2) === 0 ? 50 : 70_000)
-    return { ...maxFds, maxBytes, signal: round.signal() }
+    return { ...maxFds, maxBytes, signal: this.#round.signal() }
   }
-  const receive = async (call: Promise<Message | null>): Promise<boolean> => {
+
+  async #receive(call: Promise<Message | null>): Promise<boolean> {
     // Taken even if it comes in the wrong order.
     call.then(
-      (message) => round.take(message?.fds ?? []),
+      (message) => this.#round.take(message?.fds ?? []),
       () => {},
     )
-    return (await incoming.receive(call)) !== null
+    return (await this.#in.receive(call)) !== null
   }
-  const loop = async (): Promise<void> => {
-    const iterator = conn.messages(limits())
-    const next = async () => (await iterator.next()).value ?? null
-    for (let left = random(20); left > 0 && (await receive(next())); left--) {
-      await round.pause()
+
+  // A loop that is left after some messages, in one of all ways: break and
+  // return, an error, or that nobody goes on with it.
+  async #loop(): Promise<boolean> {
+    const { random } = this.#round
+    const loop = this.#conn.messages(this.#limits())
+    const next = async () => (await loop.next()).value ?? null
+    for (let left = random(20); left > 0; left--) {
+      if (!(await this.#receive(next()))) return false
+      await this.#round.pause()
     }
-    await iterator.return()
+    const ways = [
+      () => loop.return(),
+      () => loop.throw(new Error('left')).catch(() => {}),
+      () => {},
+    ]
+    await ways[random(ways.length)]?.()
+    return true
   }
-  const send = async (fds: readonly number[]): Promise<void> => {
-    await conn.sendFds(out.next(round.size()), fds).catch((error) => {
-      if (codeOf(error) === 'ETOOMANYREFS') out.leftOut()
-      throw error
-    })
+
+  async #wait(): Promise<boolean> {
+    if (this.#conn.fd < 0 || this.#stop.signal.aborted) return true
+    const signal = this.#round.signal()
+    const { signal: stop } = this.#stop
+    const signals = signal ? [signal, stop] : [stop]
+    await waitReadable(this.#conn.fd, { signal: AbortSignal.any(signals) })
+    return true
   }
+}
+
+// Every call by itself, and loops, without awaiting one another.
+const messages: Use = async (round, end) => {
+  const { random } = round
+  const { conn, out } = end
+  const receiving = new Receiving(round, end)
   const operations = [
     () => conn.sendmsg(out.next(round.size())),
-    () => send(round.fds()),
+    () => out.send(conn, round.size(), round.fds()),
     () => conn.sendFds(NEVER, [...round.fds().slice(1), 999_999]),
-    () => receive(conn.recvFds(limits())),
-    () => receive(conn.recvmsg(limits()).then(takeApart)),
-    loop,
+    () => receiving.any(),
+    () => receiving.any(),
+    () => receiving.any(),
     async () => {
       conn.unref()
       await round.pause()
       conn.ref()
+    },
+    async () => {
+      if (random(10) === 0) await conn.end()
     },
   ]
   for (let step = random(30); step > 0; step--) {
     round.begin(operations[random(operations.length)]?.() ?? round.pause())
     await round.pause()
   }
+  receiving.stop()
   if (random(2) === 0) conn.close()
   else conn[Symbol.dispose]()
 }
 
-function takeApart(message: Received | null): Message | null {
+// All is sent before the connection ends, and none of it may fail.
+const sendsAll: Use = async (round, { conn, out }) => {
+  const { random } = round
+  const sends: Promise<void>[] = []
+  for (let step = random(60); step > 0; step--) {
+    const fds = random(3) === 0 ? [] : round.fds()
+    const sent = out.send(conn, round.size(), fds)
+    sent.catch((error) => {
+      if (codeOf(error) !== 'ETOOMANYREFS') round.problems.push(error)
+    })
+    sends.push(sent)
+    if (random(4) === 0) round.begin(conn.sendFds(NEVER, [999_999]))
+    await round.pause()
+  }
+  if (random(2) === 0) await conn.end()
+  else await Promise.allSettled(sends)
+  conn.close()
+}
+
+// Several receive at a time, until the end of file.
+const receivesAll: Use = async (round, end) => {
+  const receiving = new Receiving(round, end)
+  const receivers = Array.from({ length: 1 + round.random(3) }, () =>
+    receiving.all(),
+  )
+  await Promise.all(receivers)
+  receiving.stop()
+  end.conn.close()
+  end.in.checkAll()
+}
+
+function takeApart(message: ReceivedMessage | null): Message | null {
   if (message === null) return null
   const items = parseControlMessages(message.control)
   return {
@@ -320,17 +464,24 @@ const frames: Use = async (round, { conn }) => {
   conn.close()
 }
 
-/** What the two ends of a connection do: bytes of any kind, or frames. */
-function chooseUses(random: Random): [Use, Use] {
+/** What the two ends of a connection do. */
+function chooseUses(random: Random, isPair: boolean): [Use, Use] {
   if (random(3) === 0) return [frames, frames]
+  // A listener that is closed closes its connections.
+  const direction = isPair ? random(4) : 3
+  if (direction === 0) return [sendsAll, receivesAll]
+  if (direction === 1) return [receivesAll, sendsAll]
   const bytes = (): Use => (random(2) === 0 ? messages : streams)
   return [bytes(), bytes()]
 }
 
 type Link = { readonly uses: [Use, Use]; readonly ways: [Direction, Direction] }
 
-function newLink(random: Random): Link {
-  return { uses: chooseUses(random), ways: [new Direction(), new Direction()] }
+function newLink(random: Random, isPair: boolean): Link {
+  return {
+    uses: chooseUses(random, isPair),
+    ways: [new Direction(), new Direction()],
+  }
 }
 
 function useEnd(round: Round, conn: UnixConn, link: Link, end: 0 | 1) {
@@ -340,7 +491,7 @@ function useEnd(round: Round, conn: UnixConn, link: Link, end: 0 | 1) {
 }
 
 function usePair(round: Round): void {
-  const link = newLink(round.random)
+  const link = newLink(round.random, true)
   const [one, other] = socketpair()
   round.begin(useEnd(round, one, link, 0))
   round.begin(useEnd(round, other, link, 1))
@@ -356,10 +507,10 @@ async function useListener(round: Round, path: string): Promise<void> {
     if (link) await useEnd(round, conn, link, 1)
     conn.close()
   }
-  const most = 1 + random(4)
+  const maxConnections = 1 + random(4)
   const onError = (error: unknown): void => round.judge(error)
   const ways = [
-    () => listener.serve(handle, { most, onError }),
+    () => listener.serve(handle, { maxConnections, onError }),
     async () => {
       for await (const conn of listener) round.begin(handle(conn))
     },
@@ -375,7 +526,7 @@ async function useListener(round: Round, path: string): Promise<void> {
   round.begin(ways[random(ways.length)]?.() ?? round.pause())
   for (let dials = random(6); dials > 0; dials--) {
     const signal = round.signal()
-    const link = newLink(random)
+    const link = newLink(random, false)
     links.push(link)
     const dial = connect(path, signal ? { signal } : {})
     dial.catch(() => links.splice(links.indexOf(link), 1))
@@ -393,6 +544,27 @@ function codeOf(error: unknown): string {
 
 function countFds(): number {
   return readdirSync('/proc/self/fd').length
+}
+
+// How many are open once that has been the same for a while: Node has some open
+// for a moment at its start, and so has what compiles this file.
+async function countAtStart(): Promise<number> {
+  let count = countFds()
+  for (let same = 0; same < 50; same++) {
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    if (countFds() !== count) same = 0
+    count = countFds()
+  }
+  return count
+}
+
+// What was refused is closed in libuv's pool, which may take a while.
+async function settledFds(expected: number): Promise<number> {
+  const deadline = AbortSignal.timeout(DEADLINE)
+  while (countFds() !== expected && !deadline.aborted) {
+    await new Promise((resolve) => setImmediate(resolve))
+  }
+  return countFds()
 }
 
 // The first send that waits for room opens an epoll instance, which stays.
@@ -424,7 +596,7 @@ export async function fuzz(
     const warmUp = new Round(randomFrom(0), file)
     await fillSocket(warmUp)
     await warmUp.end()
-    const before = countFds()
+    const before = await countAtStart()
     for (let i = 0; i < rounds; i++) {
       const round = new Round(randomFrom(seed + i), file)
       problems = round.problems
@@ -433,7 +605,7 @@ export async function fuzz(
         round.begin(useListener(round, join(folder, `${i}`)))
       }
       await round.end()
-      const open = countFds()
+      const open = await settledFds(before)
       if (open !== before) {
         problems.push(new Error(`Expected ${before} open fds, got ${open}`))
       }

@@ -27,12 +27,11 @@ import { join } from 'node:path'
 import { type Test, t as tap } from 'tap'
 
 import { tcpPair } from '../examples/gotchas/tcp-pair.ts'
-import { UnixConn } from '../lib/index.ts'
+import { UnixConn, waitWritable } from '../lib/index.ts'
 import { host } from '../lib/layouts.ts'
 import * as libc from '../lib/libc.ts'
 import { sendNow } from '../lib/message.ts'
 import { duplicate, newSocketpair } from '../lib/socket/unix.ts'
-import { whenWritable } from '../lib/wait/writable.ts'
 
 /** A new folder, removed at the end. Socket paths in it are short enough. */
 export function temporaryFolder(t: Test): string {
@@ -77,11 +76,10 @@ export function leakFree(
   })
 }
 
-// The one epoll instance by which senders wait for room is made when it is
-// first needed, and stays.
+// The one epoll instance of a thread is made when it is first needed, and stays.
 async function epollInPlace(): Promise<void> {
   const [one, other] = newSocketpair()
-  await new Promise<void>((resolve) => whenWritable(one, 0, resolve))
+  await waitWritable(one)
   closeSync(one)
   closeSync(other)
 }

@@ -82,7 +82,7 @@ const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
 // the TCP sockets do not exist yet, and are close-on-exec when they do. Its end
 // is blocking, as COMMAND will expect.
 keepFromChild()
-const [ours, theirs] = newSocketpair(true)
+const [ours, theirs] = newSocketpair({ isBlocking: true })
 refuseDescriptors(ours)
 const conn = UnixConn.fromFd(ours)
 onStop(() => {
@@ -177,7 +177,10 @@ function make(request: string): number | string {
     return `Expected "bind ${localPort}", got ${got}`
   }
   try {
-    return boundSocket(isIPv6(address) ? '::' : '0.0.0.0', localPort)
+    return boundSocket({
+      host: isIPv6(address) ? '::' : '0.0.0.0',
+      port: localPort,
+    })
   } catch (error) {
     if (codeOf(error) !== 'EACCES') return messageOf(error)
     const missing = 'root or CAP_NET_BIND_SERVICE, or a higher LOCALPORT'

@@ -81,7 +81,7 @@ console.log(`Server ready on ${path}, pid ${process.pid}`)
 let count = 0
 /** How many clients each user has at the moment. */
 const places = new Map<number, number>()
-await listener.serve(serve, { most: CLIENTS }).catch(fail)
+await listener.serve(serve, { maxConnections: CLIENTS }).catch(fail)
 await directory.handle.close()
 console.log('Server stopped')
 

@@ -20,7 +20,7 @@ const getsockname = declare('getsockname', 'int', ['int', 'pointer', 'pointer'])
 
 /** Both are blocking, one is the other's peer. */
 export function tcpPair(): [number, number] {
-  const listening = serviceSocket('tcp', LOOPBACK, 0)
+  const listening = serviceSocket('tcp', { host: LOOPBACK, port: 0 })
   const name = allocate(16)
   const length = allocate(4)
   length.bytes.writeUInt32LE(name.bytes.length)

@@ -18,11 +18,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import {
   closeReceived,
   framesOf,
-  isOtherEnd,
   listen,
   sendFrame,
   type UnixConn,
-  watchSet,
+  waitReadable,
 } from '../../lib/index.ts'
 import {
   codeOf,
@@ -35,7 +34,7 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { descriptorLimit, turnLingerOff } from '../../lib/socket/options.ts'
+import { descriptorLimit } from '../../lib/socket/options.ts'
 import { closeFd } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
@@ -76,12 +75,17 @@ const path = positionals[0] ?? defaultSocketPath('fdpass-idle')
 
 const listener = await listen(path).catch(fail)
 
-type Front = { readonly conn: UnixConn; readonly name: string }
+type Front = {
+  readonly conn: UnixConn
+  readonly name: string
+  /** Ends the waiting for all that it parked, before any of that is closed. */
+  readonly over: AbortController
+}
 
 /** What is held: by descriptor, whose it is and the tag that it came with. */
 const parked = new Map<number, Front & { readonly tag: string }>()
-/** Owns those descriptors, and any that is on its way back. */
-const set = watchSet((fd) => void passBack(fd))
+/** Those on their way back to their front. */
+let returning = 0
 
 onStop(() => listener.close())
 console.log(
@@ -91,24 +95,25 @@ console.log(
 let count = 0
 const handler = (conn: UnixConn): Promise<void> => {
   count++
-  return serve({ conn, name: `front ${count}` })
+  return serve({ conn, name: `front ${count}`, over: new AbortController() })
 }
-await listener.serve(handler, { most: FRONTS }).catch(fail)
-set.close()
+await listener.serve(handler, { maxConnections: FRONTS }).catch(fail)
 console.log('Container stopped')
 
 // All that a front parked belongs to its connection here, and ends with that:
 // another front, or the same one after a restart, begins with nothing.
 async function serve(front: Front): Promise<void> {
-  const { conn, name } = front
+  const { conn, name, over } = front
   let why = 'hung up'
   try {
     console.log(`${name}: connected, pid ${conn.peerCredentials().pid}`)
     for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
       await park(front, value.tag, fds[0])
     }
+    over.abort()
   } catch (error) {
     why = printable(messageOf(error))
+    over.abort()
     // One bad message, or one descriptor that was lost on its way, is not the
     // fault of those that came before.
     for (const fd of heldFor(conn)) await passBack(fd)
@@ -116,8 +121,7 @@ async function serve(front: Front): Promise<void> {
   const left = heldFor(conn)
   for (const fd of left) {
     parked.delete(fd)
-    turnLingerOff(fd) // see closeReceived(), but the set has to close it
-    set.delete(fd)
+    closeReceived(fd)
   }
   conn.close()
   console.log(`${name}: ${why}, closed its ${left.length}`)
@@ -130,26 +134,19 @@ async function park(
   fd: number | undefined,
 ): Promise<void> {
   if (fd === undefined) throw new Error('Expected a descriptor, got none')
-  let close = closeReceived
-  try {
-    if (typeof tag !== 'string')
-      throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
-    // As long as that is open here, the front does not hang up.
-    if (isOtherEnd(fd, front.conn.fd))
-      throw new Error('Expected a connection, got the other end of this one')
-    if (set.size >= most) {
-      await give({ ...front, tag }, fd)
-      // The front has it again: its options stay as they are.
-      close = closeFd
-    } else {
-      set.add(fd)
-      close = () => {}
-      parked.set(fd, { ...front, tag })
-      log('parked', fd, { ...front, tag })
-    }
-  } finally {
-    close(fd)
+  if (typeof tag !== 'string') {
+    closeReceived(fd)
+    throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
   }
+  if (parked.size + returning >= most) return giveBack({ ...front, tag }, fd)
+  parked.set(fd, { ...front, tag })
+  log('parked', fd, { ...front, tag })
+  waitReadable(fd, { signal: front.over.signal }).then(
+    () => passBack(fd),
+    // What cannot be waited for, such as a file, can be read at once. After an
+    // abort serve() decides what becomes of it.
+    (error) => (codeOf(error) === 'ABORT_ERR' ? undefined : passBack(fd)),
+  )
 }
 
 // What came in meanwhile is still in the socket, for the front to read.
@@ -157,14 +154,29 @@ async function passBack(fd: number): Promise<void> {
   const back = parked.get(fd)
   if (back === undefined) return
   parked.delete(fd)
-  const isGiven = await give(back, fd).then(
-    () => true,
-    () => false,
-  )
-  if (!isGiven) turnLingerOff(fd)
-  set.delete(fd)
-  if (isGiven) log('woke', fd, back)
-  else back.conn.close()
+  returning++
+  try {
+    await giveBack(back, fd)
+    log('woke', fd, back)
+  } catch {
+    back.conn.close()
+  } finally {
+    returning--
+  }
+}
+
+// The front has it again: its options stay as they are. Unless it is gone.
+async function giveBack(
+  back: Front & { readonly tag: string },
+  fd: number,
+): Promise<void> {
+  try {
+    await give(back, fd)
+    closeFd(fd)
+  } catch (error) {
+    closeReceived(fd)
+    throw error
+  }
 }
 
 async function give(
@@ -193,5 +205,5 @@ function log(
 ): void {
   if (values.quiet) return
   const shown = printable(JSON.stringify(tag))
-  console.log(`${name}: ${what} fd ${fd}, tag ${shown}, ${set.size} held`)
+  console.log(`${name}: ${what} fd ${fd}, tag ${shown}, ${parked.size} held`)
 }

@@ -83,7 +83,7 @@ void parking.run(stop.signal) // not awaited: clients are served meanwhile
 
 let id = 0
 try {
-  for await (const fd of connectionsOn(listening, stop.signal)) {
+  for await (const fd of connectionsOn(listening, { signal: stop.signal })) {
     id++
     log(`connection ${id}: accepted`)
     serve(fd, { id, lines: 0 })
@@ -124,7 +124,7 @@ async function whenRoom(): Promise<void> {
 
 function listenOn(port: number): number {
   try {
-    return serviceSocket('tcp', '127.0.0.1', port)
+    return serviceSocket('tcp', { host: '127.0.0.1', port })
   } catch (error) {
     return fail(error)
   }

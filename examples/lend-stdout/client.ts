@@ -6,11 +6,10 @@
 // server of markdingo's go-fdpass-demo. Open unix(7), recvmsg(2), write(2).
 // New here: writing to a received descriptor.
 
-import { closeSync, write } from 'node:fs'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { promisify } from 'node:util'
+import { pipeline } from 'node:stream/promises'
+
+import { writableFrom } from '../../lib/index.ts'
 import {
-  codeOf,
   commandLine,
   defaultSocketPath,
   dial,
@@ -61,27 +60,4 @@ if (fd === undefined)
 // Nothing more goes over this socket: the lines go to the terminal directly.
 conn.close()
 print(`Sending my Stdin to Server's Stdout as fd ${fd}`)
-try {
-  for await (const chunk of process.stdin) await writeAll(fd, chunk)
-} catch (error) {
-  fail(error)
-}
-closeSync(fd)
-
-// Calls write(2) and nothing else. A net.Socket on the descriptor would do for
-// a pipe, but make it non-blocking for the server as well: that flag belongs to
-// the open file description, and not every program can live with it.
-async function writeAll(fd: number, bytes: Buffer): Promise<void> {
-  let rest = bytes
-  while (rest.length > 0) {
-    try {
-      const { bytesWritten } = await promisify(write)(fd, rest)
-      rest = rest.subarray(bytesWritten)
-    } catch (error) {
-      // The server may have made it non-blocking, as Node does, and then full
-      // is an error. Simplification: only poll(2) knows when to try again.
-      if (codeOf(error) !== 'EAGAIN') throw error
-      await sleep(10)
-    }
-  }
-}
+await pipeline(process.stdin, writableFrom(fd)).catch(fail)

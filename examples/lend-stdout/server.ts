@@ -66,7 +66,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   const end = await lend(conn, client, asked).catch(messageOf)
   if (end !== undefined && conn.fd >= 0) print(`${client}: ${end}`)
 }
-await listener.serve(handler, { most: 50 }).catch(fail)
+await listener.serve(handler, { maxConnections: 50 }).catch(fail)
 print('Server stopped')
 
 async function lend(

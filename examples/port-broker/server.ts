@@ -92,7 +92,7 @@ const holders = new Map<string, string>()
 
 /** How many clients each user has at the moment. */
 const places = new Map<number, number>()
-await listener.serve(serve, { most: CLIENTS }).catch(fail)
+await listener.serve(serve, { maxConnections: CLIENTS }).catch(fail)
 console.log('Server stopped')
 
 async function serve(conn: UnixConn): Promise<void> {
@@ -145,7 +145,7 @@ async function answer(
   }
   let fd = -1
   try {
-    fd = serviceSocket(protocol, address, port)
+    fd = serviceSocket(protocol, { host: address, port })
     await sendFrame(conn, { granted: what }, [fd])
     holders.set(`${protocol} ${port}`, `pid ${peer.pid}, uid ${peer.uid}`)
     return `${what}: allowed by rule ${rule + 1}`

@@ -14,7 +14,7 @@ import {
   duplicate,
   ListeningSocket,
   serviceSocket,
-  watchSet,
+  waitReadable,
 } from '../../lib/index.ts'
 import { fail, messageOf, onStop } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
@@ -65,31 +65,31 @@ async function startForFirst(): Promise<void> {
   }
 }
 
-// The address that a client has connected to; undefined after a signal. The set
-// closes its descriptors in the end, hence the duplicates.
-function firstVisit(): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const addressOf = new Map<number, string>()
-    const visits = watchSet((fd) => done(addressOf.get(fd)))
-    const done = (visited?: string): void => {
-      visits.close()
-      resolve(visited)
-    }
-    for (const { fd, address } of sockets) {
-      const copy = duplicate(fd)
-      visits.add(copy)
-      addressOf.set(copy, printable(address))
-    }
-    if (stop.signal.aborted) done()
-    stop.signal.addEventListener('abort', () => done())
+// The address that a client has connected to; undefined after a signal.
+async function firstVisit(): Promise<string | undefined> {
+  const visited = new AbortController()
+  const signal = AbortSignal.any([stop.signal, visited.signal])
+  const visits = sockets.map(async ({ fd, address }) => {
+    await waitReadable(fd, { signal })
+    return printable(address)
   })
+  try {
+    return await Promise.race(visits)
+  } catch (error) {
+    if (stop.signal.aborted) return undefined
+    throw error
+  } finally {
+    visited.abort()
+  }
 }
 
 // Accepts, and gives each connection to a command. Our copy is closed at once:
 // a client gets the end of file only when every copy is closed.
 async function startForEach(): Promise<void> {
   const acceptOn = async ({ fd, address }: ListeningSocket) => {
-    for await (const conn of connectionsOn(duplicate(fd), stop.signal)) {
+    for await (const conn of connectionsOn(duplicate(fd), {
+      signal: stop.signal,
+    })) {
       startFor(conn, printable(address))
       closeFd(conn)
     }
@@ -142,7 +142,7 @@ function passedSockets(): ListeningSocket[] {
 async function open(address: string): Promise<ListeningSocket> {
   if (!datagram) return await ListeningSocket.open(address)
   const [, host = '', port] = /^\[?(.+?)\]?:(\d+)$/.exec(address) ?? []
-  const fd = serviceSocket('udp', host, Number(port))
+  const fd = serviceSocket('udp', { host, port: Number(port) })
   return new ListeningSocket(fd, address)
 }
 

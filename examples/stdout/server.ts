@@ -57,7 +57,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   const end = await printThere(got, client).catch(messageOf)
   if (conn.fd >= 0) print(`${client}: ${end}`)
 }
-await listener.serve(handler, { most: 50 }).catch(fail)
+await listener.serve(handler, { maxConnections: 50 }).catch(fail)
 print('Server stopped')
 
 async function printThere(

@@ -115,7 +115,9 @@ for (const socket of inherited) {
 // them no client would find the successor.
 let talk: UnixConn | undefined
 let successor: UnixConn | undefined
-const callers = connectionsOn(duplicate(controlSocket.fd), stop.signal)
+const callers = connectionsOn(duplicate(controlSocket.fd), {
+  signal: stop.signal,
+})
 console.log(`Server ready on ${addresses.join(', ')}, pid ${process.pid}`)
 for await (const fd of callers) answer(fd)
 

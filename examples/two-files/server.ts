@@ -55,22 +55,21 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
-  const problem = await printFiles(got, conn.fd).catch(messageOf)
+  const problem = await printFiles(got).catch(messageOf)
   if (problem !== undefined && conn.fd >= 0) print(`${client}: ${problem}`)
 }
-await listener.serve(handler, { most: 50 }).catch(fail)
+await listener.serve(handler, { maxConnections: 50 }).catch(fail)
 print('Server stopped')
 
 async function printFiles(
   got: ReceivedFds | Error,
-  own: number,
 ): Promise<string | undefined> {
   if (got instanceof Error) return got.message
   const { fds } = got
   if (fds.length === 0) return 'No descriptor came'
   try {
     for (const fd of fds) refuseWriteEnd(fd)
-    while (fds.length > 0) await printFile(fds.shift() ?? -1, own)
+    while (fds.length > 0) await printFile(fds.shift() ?? -1)
     return undefined
   } finally {
     for (const fd of fds) closeReceived(fd)
@@ -86,9 +85,9 @@ function refuseWriteEnd(fd: number): void {
 }
 
 // Owns the descriptor: the stream closes it.
-async function printFile(fd: number, own: number): Promise<void> {
+async function printFile(fd: number): Promise<void> {
   print(`Reading from passed fd ${fd}`)
-  const input = readableFrom(fd, own)
+  const input = readableFrom(fd)
   inputs.add(input)
   try {
     await show(input, process.stdout)

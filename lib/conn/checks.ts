@@ -5,23 +5,27 @@
 // sendmsg(2), recvmsg(2) and unix(7) beside it.
 // Read next: lib/conn/sender.ts.
 
+import { readlinkSync } from 'node:fs'
+import { constants } from 'node:os'
+import { isUint8Array } from 'node:util/types'
+
 import {
   buildRights,
   descriptorsIn,
   isRights,
   parseControlMessages,
   parseUnixRights,
-  splitDescriptors,
+  takeApart,
 } from '../cmsg.ts'
 import { host } from '../layouts.ts'
+import { CONTROL_ROOM, type Outgoing, type Received } from '../message.ts'
+import { maxFdsPerMessage } from '../socket/c-library.ts'
 import {
-  CONTROL_ROOM,
-  maxFdsPerMessage,
-  type Outgoing,
-  type Received,
-} from '../message.ts'
-import { descriptorLimit } from '../socket/options.ts'
-import { isOtherEnd } from '../socket/peer.ts'
+  descriptorLimit,
+  isHungUp,
+  isOpen,
+  sendBufferSize,
+} from '../socket/options.ts'
 import { closeReceived } from '../socket/unix.ts'
 import type { ReceivedFds } from './limits.ts'
 
@@ -33,15 +37,18 @@ const SURE_TO_FIT = 252
 /**
  * What sendmsg is given, checked and, but for the data, copied.
  *
+ * @param needsByte whether descriptors need a byte of data to ride on, as they
+ * do on a stream
  * @throws TypeError, RangeError for what the kernel would take and silently
  * send without its descriptors, or refuse with a bare EINVAL
  */
 export function prepare(
   data: string | Uint8Array,
   control: Uint8Array = NOTHING,
+  needsByte = true,
 ): Outgoing {
   const bytes = bytesOf(data)
-  if (!(control instanceof Uint8Array)) {
+  if (!isUint8Array(control)) {
     throw new TypeError(`Expected control as Uint8Array, got ${control}`)
   }
   if (control.length === 0) return { data: bytes, control: NOTHING }
@@ -53,27 +60,30 @@ export function prepare(
         `got ${control.length} bytes`,
     )
   }
-  const rights = messages.filter((message) => isRights(message))
+  const rights = messages.filter((message) => isRights(message, host))
   const fds = rights.flatMap((message) => parseUnixRights(message))
-  checkRights(bytes, fds.length)
+  checkRights(bytes, fds.length, needsByte)
   // An SCM_RIGHTS message without descriptors: darwin's sendmsg takes none.
   const isEmpty = fds.length === 0 && rights.length === messages.length
   return { data: bytes, control: isEmpty ? NOTHING : Buffer.from(control) }
 }
 
-/** The same for descriptors alone, of which there is at least one. */
+/** The same for descriptors alone. */
 export function prepareRights(
   data: string | Uint8Array,
   fds: readonly number[],
+  needsByte = true,
 ): Outgoing {
   const bytes = bytesOf(data)
-  checkRights(bytes, fds.length)
-  return { data: bytes, control: buildRights(fds) }
+  if (fds.length === 0) return { data: bytes, control: NOTHING }
+  checkRights(bytes, fds.length, needsByte)
+  return { data: bytes, control: buildRights(fds, host) }
 }
 
+// Of another realm too (vm, jest), for which instanceof says no.
 function bytesOf(data: string | Uint8Array): Uint8Array {
   if (typeof data === 'string') return Buffer.from(data)
-  if (data instanceof Uint8Array) {
+  if (isUint8Array(data)) {
     // A detached one has the length 0 as well, but a new view of it throws.
     if (data.length === 0) new Uint8Array(data.buffer)
     return data
@@ -81,14 +91,18 @@ function bytesOf(data: string | Uint8Array): Uint8Array {
   throw new TypeError(`Expected data as string or Uint8Array, got ${data}`)
 }
 
-function checkRights(data: Uint8Array, count: number): void {
+function checkRights(
+  data: Uint8Array,
+  count: number,
+  needsByte: boolean,
+): void {
   if (count > SURE_TO_FIT && count > maxFdsPerMessage()) {
     throw new RangeError(
       `Expected at most ${maxFdsPerMessage()} descriptors in a message, ` +
         `got ${count}`,
     )
   }
-  if (count > 0 && data.length === 0) {
+  if (count > 0 && data.length === 0 && needsByte) {
     throw new RangeError(
       'Expected at least one byte of data beside the descriptors, got none: ' +
         'a stream carries descriptors with a byte, and drops them without one',
@@ -96,74 +110,101 @@ function checkRights(data: Uint8Array, count: number): void {
   }
 }
 
-/** Whether it is no message but the end of file. */
-export function isEnd({ data, control }: Received): boolean {
+/**
+ * Why the kernel did not send a message, in words: which descriptor is not open
+ * (EBADF), how large is too large (EMSGSIZE), what cannot be passed (EINVAL).
+ */
+export function whyNotSent(
+  errno: number,
+  fd: number,
+  { data, control }: Outgoing,
+): string {
+  const { EBADF, EMSGSIZE, EINVAL } = constants.errno
+  if (errno === EMSGSIZE) {
+    return `${data.length} bytes, of at most ${sendBufferSize(fd)} (SO_SNDBUF)`
+  }
+  if (control.length === 0) return ''
+  const sent = descriptorsIn(control)
+  if (errno === EBADF) {
+    const closed = sent.find((descriptor) => !isOpen(descriptor))
+    return closed === undefined ? '' : `descriptor ${closed}`
+  }
+  const ring = errno === EINVAL ? sent.find(isIoUring) : undefined
+  return ring === undefined
+    ? ''
+    : `descriptor ${ring}: an io_uring cannot be passed`
+}
+
+function isIoUring(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`).includes('[io_uring]')
+  } catch {
+    return false
+  }
+}
+
+/**
+ * Whether it is no message but the end of file. On a stream nothing else has no
+ * bytes; a socket of messages (seqpacket) may bring an empty one, which the
+ * kernel does not mark: unless there is a control message with it, it is taken
+ * for the end if the peer has hung up.
+ */
+export function isEnd(
+  { data, control }: Received,
+  isStream: boolean,
+  fd: number,
+): boolean {
+  if (data.length > 0) return false
+  if (!isStream) return control.length === 0 && isHungUp(fd)
   // Recent FreeBSD brings descriptors with zero bytes. Credentials may stand
   // beside an end of file (SO_PASSCRED).
-  return data.length === 0 && descriptorsIn(control).length === 0
+  return descriptorsIn(control).length === 0
 }
 
 /**
  * The message. If it must not be delivered, closes what came with it and throws
  * why.
  *
- * @throws Error ERR_FDS_TRUNCATED, ERR_TOO_MANY_FDS: see UnixConn.recvmsg
+ * @throws Error ERR_FDS_TRUNCATED, ERR_TOO_MANY_FDS, ERR_MESSAGE_TRUNCATED: see
+ * UnixConn.recvmsg
  */
 export function checkReceived(message: Received, maxFds: number): Received {
   const { data, control, flags } = message
-  const isCut = (flags & host.constants.MSG_CTRUNC) !== 0
+  const { MSG_CTRUNC, MSG_TRUNC } = host.constants
   // To count takes time, which the usual call does not need.
-  if (!isCut && maxFds === Number.POSITIVE_INFINITY) return message
+  if (flags === 0 && maxFds === Number.POSITIVE_INFINITY) return message
   const got = descriptorsIn(control).length
-  if (!isCut && got <= maxFds) return message
+  if (flags === 0 && got <= maxFds) return message
   closeDescriptorsOf(message)
-  throw isCut ? truncated(got, data) : tooMany(maxFds, got, data)
+  if (flags & MSG_CTRUNC) throw truncated(got, data)
+  if (flags & MSG_TRUNC) throw messageTruncated(message)
+  throw tooMany(maxFds, got, data)
 }
 
 /**
- * The descriptors of all rights in a message, from then on the caller's; any
- * other is closed. Where a part makes no sense, or there are more than `maxFds`
- * of them, nothing is kept of the whole.
+ * A message taken apart. The descriptors of all rights in it are from then on
+ * the caller's; any other is closed. Where a part makes no sense, or there are
+ * more than `maxFds` of them, nothing is kept of the whole.
  *
- * @throws Error ERR_TOO_MANY_FDS; any other for bytes that are no control
+ * @throws Error as checkReceived; any other for bytes that are no control
  * message
  */
-export function takeRights(message: Received, maxFds: number): number[] {
-  if (message.control.length === 0) return []
+export function takeMessage(message: Received, maxFds: number): ReceivedFds {
+  // Not for the number of descriptors, of which a pidfd is none.
+  checkReceived(message, Number.POSITIVE_INFINITY)
+  const { data, control } = message
+  if (control.length === 0) return { data, fds: [] }
   try {
-    const { rights, others } = splitDescriptors(message.control)
-    if (rights.length > maxFds) {
-      throw tooMany(maxFds, rights.length, message.data)
-    }
+    const { rights, others, credentials } = takeApart(control, host)
+    if (rights.length > maxFds) throw tooMany(maxFds, rights.length, data)
     closeAll(others.filter((fd) => fd >= 0))
-    return rights
+    return credentials
+      ? { data, fds: rights, credentials }
+      : { data, fds: rights }
   } catch (error) {
     closeDescriptorsOf(message)
     throw error
   }
-}
-
-/**
- * A message taken apart, as checkReceived and takeRights allow it. takeRights
- * counts, as it alone can tell the rights from a pidfd.
- */
-export function takeApart(message: Received, maxFds: number): ReceivedFds {
-  checkReceived(message, Number.POSITIVE_INFINITY)
-  return { data: message.data, fds: takeRights(message, maxFds) }
-}
-
-/**
- * To be asked of descriptors that are kept for later: one that is the other end
- * of `own`, over which it came, would keep that connection open for ever.
- *
- * @throws Error ERR_OTHER_END, with nothing closed
- */
-export function refuseOtherEnd(fds: readonly number[], own: number): void {
-  if (!fds.some((fd) => isOtherEnd(fd, own))) return
-  throw Object.assign(
-    new Error('Expected descriptors, got the other end of this connection'),
-    { code: 'ERR_OTHER_END' },
-  )
 }
 
 /** Closes what came with a message that is not delivered. */
@@ -184,6 +225,17 @@ function truncated(got: number, data: Buffer): Error {
         `descriptors (${descriptorLimit()}, RLIMIT_NOFILE) reached?`,
     ),
     { code: 'ERR_FDS_TRUNCATED', data },
+  )
+}
+
+// Linux tells the length of the whole, for datagrams.
+function messageTruncated({ data, length }: Received & { length?: number }) {
+  const whole = length === undefined ? 'a longer one' : `one of ${length}`
+  return Object.assign(
+    new Error(
+      `Expected a message of at most ${data.length} bytes, got ${whole}`,
+    ),
+    { code: 'ERR_MESSAGE_TRUNCATED', data },
   )
 }
 

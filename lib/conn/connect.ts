@@ -6,27 +6,36 @@ import { constants } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { check } from '../libc.ts'
-import { closeFd, connectTo, newSocket } from '../socket/unix.ts'
+import {
+  closeFd,
+  connectTo,
+  newSocket,
+  type SocketOptions,
+} from '../socket/unix.ts'
 import { abortError } from '../wait/abort.ts'
 import { UnixConn } from './conn.ts'
+import { checkSignal } from './limits.ts'
 
-/** `signal` ends the attempt with an AbortError. */
-export type ConnectOptions = { readonly signal?: AbortSignal }
-
-const { EAGAIN } = constants.errno
+const { EAGAIN, EPROTOTYPE } = constants.errno
 
 /** Pause before the next try if the backlog is full, in ms: no event says
  * when it has a place. */
 const RETRY_DELAY = 20
 
+/** Of the socket that is made. */
+export type ConnectOptions = SocketOptions & {
+  /** Ends the attempt with an AbortError. */
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
- * connect(2): dials a Unix stream socket. If its backlog is full, waits for a
- * place. The caller owns, and closes, the connection.
+ * connect(2): dials a Unix socket. If its backlog is full, waits for a place,
+ * for as long as it takes, or until `signal` is aborted. The caller owns, and
+ * closes, the connection.
  *
  * @param path of the socket file; on Linux `'\0name'` for an abstract name
- * @param options.signal aborts the wait
  * @throws Error ENOENT, ECONNREFUSED if no server listens; EACCES;
- * ENAMETOOLONG; AbortError
+ * ENAMETOOLONG; EPROTOTYPE for a socket of another type; AbortError
  * @see connect(2), unix(7)
  * @example
  * const conn = await connect('/tmp/echo.sock')
@@ -36,16 +45,19 @@ const RETRY_DELAY = 20
  */
 export async function connect(
   path: string,
-  { signal }: ConnectOptions = {},
+  options: ConnectOptions = {},
 ): Promise<UnixConn> {
+  const { signal, type = 'stream' } = options
+  checkSignal(signal)
   if (signal?.aborted) throw abortError(signal)
-  const fd = newSocket()
+  const fd = newSocket(type, options)
   try {
     for (;;) {
       const result = connectTo(fd, path)
       if (result !== -EAGAIN) {
-        check('connect', result, path)
-        return new UnixConn(fd)
+        const why = `${path}: expected a ${type} socket, got one of another type`
+        check('connect', result, result === -EPROTOTYPE ? why : path)
+        return UnixConn.adopt(fd, type)
       }
       await sleep(RETRY_DELAY, undefined, signal ? { signal } : {})
     }

@@ -11,7 +11,7 @@
 // FreeBSD). So bytes and descriptors are collected apart, and matched by count.
 // Read next: lib/conn/stream.ts.
 
-import { closeAll, refuseOtherEnd } from './checks.ts'
+import { closeAll } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 import { checkCount } from './limits.ts'
 
@@ -42,13 +42,17 @@ const NEWLINE = 10
  * @returns and throws as conn.sendFds() does
  * @see unix(7)
  */
-export function sendFrame(
+export async function sendFrame(
   conn: UnixConn,
   value: object,
   fds: readonly number[] = [],
 ): Promise<void> {
+  if (!isRecord(value) || 'fds' in value) {
+    const got = isRecord(value) ? 'one that has them' : JSON.stringify(value)
+    throw new TypeError(`Expected an object without "fds", got ${got}`)
+  }
   const line = JSON.stringify({ ...value, fds: fds.length })
-  return conn.sendFds(`${line}\n`, fds)
+  await conn.sendFds(`${line}\n`, fds)
 }
 
 /**
@@ -76,29 +80,52 @@ export async function* framesOf(
 ): AsyncGenerator<Frame, void, void> {
   checkCount('maxBytes', maxBytes, 1)
   const fds: number[] = []
-  let bytes = Buffer.alloc(0)
+  const line = new PartialLine(maxBytes)
   try {
     for await (const message of conn.messages({ maxFds, signal })) {
       fds.push(...message.fds)
-      bytes = Buffer.concat([bytes, message.data])
-      for (;;) {
-        const end = bytes.indexOf(NEWLINE)
-        if ((end < 0 ? bytes.length : end) > maxBytes) throw tooLong(maxBytes)
-        if (end < 0) break
-        const value = parse(bytes.toString('utf8', 0, end))
-        bytes = bytes.subarray(end + 1)
+      for (const text of line.add(message.data)) {
+        const value = parse(text)
         yield { value, fds: claim(value.fds, fds) }
       }
       // With half a line here they may be that one's, but no more than it may
       // have. With none they belong to no frame.
-      if (fds.length > (bytes.length > 0 ? maxFds : 0)) throw unclaimed(fds)
-      refuseOtherEnd(fds, conn.fd)
+      if (fds.length > (line.length > 0 ? maxFds : 0)) throw unclaimed(fds)
     }
-    if (bytes.length > 0 && conn.fd >= 0) {
-      throw new Error(`Expected a line, got its first ${bytes.length} bytes`)
+    if (line.length > 0 && conn.fd >= 0) {
+      throw new Error(`Expected a line, got its first ${line.length} bytes`)
     }
   } finally {
     closeAll(fds)
+  }
+}
+
+/** The bytes of a line whose end has not arrived, in pieces as they came. */
+class PartialLine {
+  readonly #maxBytes: number
+  #pieces: Buffer[] = []
+  length = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  /** The lines that `bytes` complete. */
+  *add(bytes: Buffer): Generator<string, void, void> {
+    let start = 0
+    while (start < bytes.length) {
+      const newline = bytes.indexOf(NEWLINE, start)
+      const end = newline < 0 ? bytes.length : newline
+      this.#pieces.push(bytes.subarray(start, end))
+      this.length += end - start
+      if (this.length > this.#maxBytes) throw tooLong(this.#maxBytes)
+      if (newline < 0) return
+      const text = Buffer.concat(this.#pieces).toString('utf8')
+      this.#pieces = []
+      this.length = 0
+      start = newline + 1
+      yield text
+    }
   }
 }
 

@@ -1,18 +1,35 @@
 // The options of the calls that receive, and what these return. Partners:
-// conn.ts, whose calls take them, receiver.ts, which applies them, stream.ts.
-// Read next: lib/conn/checks.ts.
+// conn.ts and datagram.ts, whose calls take them, receiver.ts, which applies
+// them. Read next: lib/conn/checks.ts.
 
 import type { Buffer } from 'node:buffer'
-import type { DuplexOptions } from 'node:stream'
 
-/** Bytes, and the descriptors that came with them: the caller's to close. */
-export type ReceivedFds = { readonly data: Buffer; readonly fds: number[] }
+import type { Credentials } from '../cmsg.ts'
+
+/** A message: bytes, and what came beside them. */
+export type ReceivedFds = {
+  readonly data: Buffer
+  /** The caller owns each, and must close it. */
+  readonly fds: number[]
+  /** Who sent it, if the socket was made with `passCredentials`. */
+  readonly credentials?: Credentials
+}
+
+/** A message as recvmsg(2) gives it, its control messages not taken apart. */
+export type ReceivedMessage = {
+  readonly data: Buffer
+  /** The control buffer, as far as it was filled. See parseControlMessages. */
+  readonly control: Buffer
+}
 
 /** What one call to receive accepts. */
 export type ReceiveOptions = {
-  /** Most bytes of data to receive, 65536 unless given. */
+  /**
+   * At most so many bytes of data. Default: 65536; 4 MiB for sockets of
+   * messages (seqpacket, datagram), whose messages come whole.
+   */
   readonly maxBytes?: number
-  /** Most descriptors that a message may bring, any number unless given. */
+  /** At most so many descriptors in a message. Default: any number. */
   readonly maxFds?: number
   /** Ends the wait with an AbortError. Nothing that arrives is lost by it. */
   readonly signal?: AbortSignal | undefined
@@ -25,37 +42,31 @@ export type Limits = {
   readonly signal?: AbortSignal | undefined
 }
 
-/** Those of a Duplex, less the functions and modes that the stream sets. */
-export type FdStreamOptions = Pick<
-  DuplexOptions,
-  | 'allowHalfOpen'
-  | 'autoDestroy'
-  | 'defaultEncoding'
-  | 'emitClose'
-  | 'encoding'
-  | 'highWaterMark'
-  | 'readableHighWaterMark'
-  | 'signal'
-  | 'writableHighWaterMark'
-> & {
-  /**
-   * Most descriptors that may arrive with one piece of bytes: more destroy the
-   * stream with ERR_TOO_MANY_FDS. While so many wait for a listener, nothing
-   * is read. Unless given, as many as one message can carry here.
-   */
-  readonly maxFds?: number
-}
-
 /** @throws RangeError, TypeError for what is out of its range, or no signal */
-export function limitsOf(options: ReceiveOptions): Limits {
-  const { maxBytes = 65536, maxFds = Number.POSITIVE_INFINITY } = options
+export function limitsOf(
+  options: ReceiveOptions,
+  defaultBytes: number,
+): Limits {
+  const { maxBytes = defaultBytes, maxFds = Number.POSITIVE_INFINITY } = options
   checkCount('maxBytes', maxBytes, 1)
   if (maxFds !== Number.POSITIVE_INFINITY) checkCount('maxFds', maxFds, 0)
   const { signal } = options
-  if (signal !== undefined && !(signal instanceof AbortSignal)) {
-    throw new TypeError(`Expected signal as AbortSignal, got ${signal}`)
-  }
+  checkSignal(signal)
   return { maxBytes, maxFds, signal }
+}
+
+/**
+ * As Node does: whatever behaves like an AbortSignal is one, of another realm
+ * or of a polyfill.
+ *
+ * @throws TypeError for anything else
+ */
+export function checkSignal(signal: AbortSignal | undefined): void {
+  if (signal === undefined) return
+  if (typeof signal === 'object' && signal !== null && 'aborted' in signal) {
+    return
+  }
+  throw new TypeError(`Expected signal as AbortSignal, got ${String(signal)}`)
 }
 
 /** @throws RangeError unless `value` is an integer, and at least `least` */

@@ -3,12 +3,19 @@
 // accepts. Open listen(2), unix(7) and ip(7) beside it.
 // Read next: lib/wait/accept.ts.
 
-import type { Stats } from 'node:fs'
+import { constants } from 'node:os'
 import { resolve } from 'node:path'
-import { lstatAt, removeIfSame } from '../socket/file.ts'
+
+import { systemError } from '../libc.ts'
 import { serviceSocket } from '../socket/inet.ts'
 import { closeFd } from '../socket/unix.ts'
-import { type BindOptions, listenAt } from '../wait/listen-at.ts'
+import { warn } from '../wait/accept.ts'
+import {
+  type BindOptions,
+  listenAt,
+  type SocketFile,
+  socketFileAt,
+} from '../wait/listen-at.ts'
 
 const LOOPBACK = '127.0.0.1'
 
@@ -35,15 +42,19 @@ export function canonicalAddress(text: string): string {
  */
 export class ListeningSocket {
   readonly address: string
-  /** -1 once closed. */
-  fd: number
-  readonly #file: Stats | undefined
+  #fd: number
+  readonly #file: SocketFile | undefined
 
   /** Owns `fd`, which listens at `address`, a canonical one. */
   constructor(fd: number, address: string) {
     this.address = address
-    this.#file = isPath(address) ? lstatAt(address) : undefined
-    this.fd = fd
+    this.#file = isPath(address) ? socketFileAt(address) : undefined
+    this.#fd = fd
+  }
+
+  /** Its descriptor, not the caller's to close. -1 once closed or detached. */
+  get fd(): number {
+    return this.#fd
   }
 
   /**
@@ -63,21 +74,34 @@ export class ListeningSocket {
   ): Promise<ListeningSocket> {
     const address = canonicalAddress(text)
     if (isAbstractName(address)) {
-      const name = `\0${address.slice(1)}`
-      return new ListeningSocket(await listenAt(name, options), address)
+      const { fd } = await listenAt(`\0${address.slice(1)}`, 'stream', options)
+      return new ListeningSocket(fd, address)
     }
     if (isPath(address)) {
-      return new ListeningSocket(await listenAt(address, options), address)
+      const { fd } = await listenAt(address, 'stream', options)
+      return new ListeningSocket(fd, address)
     }
     const { host, port } = splitAddress(address)
-    return new ListeningSocket(serviceSocket('tcp', host, port), address)
+    return new ListeningSocket(serviceSocket('tcp', { host, port }), address)
   }
 
   /** close(2). The socket file stays. Closing again does nothing. */
   close(): void {
-    if (this.fd < 0) return
-    closeFd(this.fd)
-    this.fd = -1
+    if (this.#fd >= 0) closeFd(this.detach())
+  }
+
+  /**
+   * Gives the descriptor away: it is the caller's from then on, and close()
+   * does nothing any more. unlink() still removes the file.
+   *
+   * @throws Error EBADF if it is closed or detached already
+   */
+  detach(): number {
+    const fd = this.#fd
+    if (fd < 0)
+      throw systemError('detach', -constants.errno.EBADF, this.address)
+    this.#fd = -1
+    return fd
   }
 
   /** close(), for `using`. */
@@ -85,9 +109,13 @@ export class ListeningSocket {
     this.close()
   }
 
-  /** Removes the socket file, if there is one and it is still this socket's. */
+  /**
+   * Removes the socket file, if there is one and it is still this socket's.
+   * Where it cannot be removed, that is a warning of the process.
+   */
   unlink(): void {
-    if (this.#file) removeIfSame(this.address, this.#file)
+    const failure = this.#file?.remove()
+    if (failure) warn(failure)
   }
 }
 

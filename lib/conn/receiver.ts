@@ -1,35 +1,28 @@
-// The receiving half of a connection. Calls are served in order, each with the
-// limits that it came with; a call for which nothing has arrived waits.
-//
-// A call that says how much it wants gets one recvmsg(2) of exactly that size.
-// Only calls that take whatever comes (see `readsAhead`) are served from
-// batches, because what recvmsg has taken out of the socket cannot be cut where
-// a later, smaller call would have cut it: bytes of several messages have run
-// together by then, and nothing says to which of them a descriptor belongs.
-// Read next: lib/conn/frames.ts.
+// The receiving half of a connection. Calls are served in order, each with one
+// recvmsg(2) of the size that it asks for; a call for which nothing has arrived
+// waits. Nothing is read ahead of the calls here, because what recvmsg has taken
+// out of the socket cannot be cut where a later, smaller call would have cut it:
+// bytes of several messages have run together by then, and nothing says to which
+// of them a descriptor belongs. Who takes whatever comes: ahead.ts.
+// Read next: lib/conn/ahead.ts.
 
 import { constants } from 'node:os'
-import { host } from '../layouts.ts'
+
+import { FD_SIZE } from '../cmsg.ts'
 import { systemError } from '../libc.ts'
-import { LARGE, type Received, receiveNow } from '../message.ts'
-import { MAX_BATCH, receiveBatch } from '../socket/batch.ts'
-import { descriptorLimit } from '../socket/options.ts'
-import { disarmQueued } from '../socket/queued.ts'
-import { abortError } from '../wait/abort.ts'
-import type { Watcher } from '../wait/watcher.ts'
+import { type Received, receiveNow } from '../message.ts'
+import { Line } from '../wait/line.ts'
+import { READABLE, type Watch } from '../wait/watch.ts'
 import { closeDescriptorsOf, isEnd } from './checks.ts'
 import type { Limits } from './limits.ts'
 
+/** What becomes of a message; the call fails with what this throws. */
 type Take<T> = (message: Received, maxFds: number) => T
 
-type Waiting = {
+type Call = {
   readonly maxBytes: number
   readonly maxFds: number
-  readonly readsAhead: boolean
   readonly take: Take<unknown>
-  /** With what `take` returned. */
-  resolve(result: unknown): void
-  readonly reject: (reason: unknown) => void
 }
 
 /** Most messages in one turn of the event loop, so that others get theirs. */
@@ -37,164 +30,156 @@ const MESSAGES_PER_TURN = 64
 
 const EAGAIN = -constants.errno.EAGAIN
 
-// Read ahead by all connections, in bytes of control buffers, 4 a descriptor.
-let controlAhead = 0
+/** Bytes of the control buffers of all messages that were given back. */
+let controlGivenBack = 0
+
+/**
+ * The descriptors of messages that were given back to receivers, of all
+ * connections, and not delivered yet. It may be too many, not too few.
+ */
+export function descriptorsGivenBack(): number {
+  return controlGivenBack / FD_SIZE
+}
 
 /** Receives the messages of one connection. Used by UnixConn alone. */
 export class Receiver {
   readonly #fd: number
-  readonly #watcher: Watcher
-  #waiting: Waiting[] = []
-  /** Read ahead, and not asked for yet: the oldest first. */
-  #ahead: Received[] = []
-  /** How many messages the next call that reads ahead asks for. */
-  #batchSize = 1
-  #ended = false
+  readonly #watch: Watch
+  readonly #isStream: boolean
+  readonly #line = new Line<Call>()
+  /** Given back, the oldest first. */
+  #givenBack: Received[] | undefined
+  #hasEnded = false
   #receivedInTurn = 0
+  /** The next turn of the event loop, in which it goes on. */
+  #nextTurn: NodeJS.Immediate | undefined
 
-  constructor(fd: number, watcher: Watcher) {
+  /** @param isStream a message without bytes is the end of file */
+  constructor(fd: number, watch: Watch, isStream: boolean) {
     this.#fd = fd
-    this.#watcher = watcher
+    this.#watch = watch
+    this.#isStream = isStream
   }
 
   /**
    * The next message, null at the end of file.
    *
-   * @param take what becomes of the message; the call fails with what it throws
-   * @param readsAhead whether more messages than this one may be taken from the
-   * socket. Whichever call comes next gets them, each of them whole
+   * @param isDrained a call has just said EAGAIN, so it need not be tried again
    */
   receive<T>(
-    { maxBytes, maxFds, signal }: Limits,
+    limits: Limits,
     take: Take<T>,
-    readsAhead = false,
+    isDrained = false,
   ): Promise<T | null> {
-    if (signal?.aborted) return Promise.reject(abortError(signal))
-    return new Promise((resolve, reject) => {
-      const call = { maxBytes, maxFds, readsAhead, take, resolve, reject }
-      const waiting = signal ? this.#abortable(call, signal) : call
-      // push() onto an empty array would reserve memory for 17 calls.
-      if (this.#waiting.length === 0) this.#waiting = [waiting]
-      else this.#waiting.push(waiting)
-      this.#serve()
-    })
+    const { maxBytes, maxFds, signal } = limits
+    const call = { maxBytes, maxFds, take }
+    // An aborted call was taken out of the line: another may be first now.
+    const onAbort = (): void => this.#serve()
+    const received = this.#line.join<T | null>(call, signal, onAbort)
+    this.#serve(isDrained)
+    return received
   }
 
-  /** receive(), reading ahead. What was read ahead is returned at once. */
-  receiveAhead<T>(limits: Limits, take: Take<T>): T | null | Promise<T | null> {
-    const early = limits.signal?.aborted ? undefined : this.#fromAhead()
-    if (early) return take(early, limits.maxFds)
-    return this.receive(limits, take, true)
+  /**
+   * The next message, if one was given back. Without a promise, as there is
+   * nothing to wait for.
+   *
+   * @throws what `take` throws
+   */
+  receiveGivenBack<T>(maxFds: number, take: Take<T>): T | undefined {
+    if (!this.#line.isEmpty || this.#receivedInTurn >= MESSAGES_PER_TURN) {
+      return undefined
+    }
+    const message = this.#fromGivenBack()
+    return message && take(message, maxFds)
   }
 
-  /** To be called when the socket can be read, or cannot be waited for. */
-  readable(failure?: Error): void {
-    if (failure) this.#waiting.shift()?.reject(failure)
+  /** Whether the next message to be received is still in the socket. */
+  get isIdle(): boolean {
+    return this.#line.isEmpty && !this.#givenBack && !this.#hasEnded
+  }
+
+  /**
+   * Gives messages back that were taken out of the socket while it was idle.
+   * They are received before all else, each of them whole.
+   */
+  unshift(messages: Received[]): void {
+    if (messages.length === 0) return
+    for (const { control } of messages) controlGivenBack += control.length
+    this.#givenBack = messages
+  }
+
+  /** To be called when the socket can be read. */
+  readable(): void {
     this.#receivedInTurn = 0
     this.#serve()
   }
 
   close(): void {
-    if (!this.#ended) disarmQueued(this.#fd)
-    this.#ended = true
-    for (const message of this.#ahead.splice(0)) {
-      controlAhead -= message.control.length
-      closeDescriptorsOf(message)
-    }
+    this.#hasEnded = true
+    clearImmediate(this.#nextTurn)
+    this.#nextTurn = undefined
+    this.#receivedInTurn = 0
+    let message = this.#shift()
+    for (; message; message = this.#shift()) closeDescriptorsOf(message)
     this.#serve()
-  }
-
-  // An abort takes the call out of the line before anything was received for
-  // it, so that nothing is lost: the next call gets what arrives.
-  #abortable(call: Waiting, signal: AbortSignal): Waiting {
-    const abort = (): void => {
-      this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-      call.reject(abortError(signal))
-      this.#serve()
-    }
-    const settled = (): void => signal.removeEventListener('abort', abort)
-    const waiting: Waiting = {
-      ...call,
-      resolve: (result) => {
-        settled()
-        call.resolve(result)
-      },
-      reject: (reason) => {
-        settled()
-        call.reject(reason)
-      },
-    }
-    signal.addEventListener('abort', abort, { once: true })
-    return waiting
   }
 
   // Runs in callbacks of the event loop, where no caller could catch an error:
   // each error rejects the call that it arose for.
-  #serve(): void {
-    for (;;) {
-      const call = this.#waiting[0]
-      if (call === undefined) return this.#watcher.rest()
+  #serve(isDrained = false): void {
+    if (this.#nextTurn) return
+    let call = this.#line.first
+    if (call === undefined) return this.#watch.cancel(READABLE)
+    for (; call; call = this.#line.first) {
+      if (this.#receivedInTurn >= MESSAGES_PER_TURN)
+        return this.#serveNextTurn()
       try {
-        const message = this.#next(call)
-        if (message === undefined) return this.#watcher.watch()
-        call.resolve(message && call.take(message, call.maxFds))
+        const message = isDrained ? undefined : this.#next(call.maxBytes)
+        if (message === undefined) return this.#watch.wait(READABLE)
+        this.#line.resolveFirst(message && call.take(message, call.maxFds))
       } catch (error) {
-        call.reject(error)
+        this.#line.rejectFirst(error)
       }
-      this.#waiting.shift()
     }
   }
 
-  // Undefined if the watcher has to say when to try again.
-  #next({ maxBytes, readsAhead }: Waiting): Received | null | undefined {
-    const early = this.#fromAhead()
+  // Undefined if nothing has arrived, null at the end.
+  #next(maxBytes: number): Received | null | undefined {
+    const early = this.#fromGivenBack()
     if (early) return early
-    if (this.#ended) return null
-    if (this.#receivedInTurn >= MESSAGES_PER_TURN) return undefined
-
-    const count = readsAhead ? Math.min(this.#batchSize, batchLimit()) : 1
-    const result =
-      count === 1
-        ? receiveNow(this.#fd, maxBytes)
-        : receiveBatch(this.#fd, maxBytes, count)
-    if (result === EAGAIN) {
-      // The first message after a wait is taken alone again, so that an owner
-      // who leaves after it can hand the socket on with nothing lost.
-      this.#batchSize = 1
-      return undefined
-    }
-    if (typeof result === 'number') throw systemError('recvmsg', result)
-    return this.#keep(Array.isArray(result) ? result : [result])
+    if (this.#hasEnded) return null
+    const message = receiveNow(this.#fd, maxBytes)
+    if (message === EAGAIN) return undefined
+    if (typeof message === 'number') throw systemError('recvmsg', message)
+    return this.#endAt(message)
   }
 
-  #fromAhead(): Received | undefined {
-    const message = this.#ahead.shift()
-    if (message) controlAhead -= message.control.length
+  // Undefined if there is none, and at the end, behind which comes nothing.
+  #fromGivenBack(): Received | undefined {
+    const message = this.#shift()
+    return (message && this.#endAt(message)) ?? undefined
+  }
+
+  #shift(): Received | undefined {
+    const message = this.#givenBack?.shift()
+    if (this.#givenBack?.length === 0) this.#givenBack = undefined
+    if (message) controlGivenBack -= message.control.length
     return message
   }
 
-  // The first of them, or null if it is the end; the others are kept.
-  #keep(messages: Received[]): Received | null {
-    this.#receivedInTurn += messages.length
-    // A batch would copy large data, which takes longer than a call.
-    const isLarge = messages.some(({ data }) => data.length >= LARGE)
-    this.#batchSize = isLarge ? 1 : Math.min(2 * messages.length, MAX_BATCH)
-    const end = messages.findIndex(isEnd) // all that follow it are the same
-    if (end >= 0) {
-      this.#ended = true
-      messages.splice(end)
-    }
-    const first = messages.shift() ?? null
-    for (const { control } of messages) controlAhead += control.length
-    this.#ahead = messages
-    return first
+  #endAt(message: Received): Received | null {
+    this.#receivedInTurn++
+    if (!isEnd(message, this.#isStream, this.#fd)) return message
+    this.#hasEnded = true
+    return null
   }
-}
 
-// Without a limit, peers that send faster than they are served could use up the
-// descriptor table. So at most half of it is read ahead, even if each message
-// carries as many descriptors as it can.
-function batchLimit(): number {
-  const free = descriptorLimit() / 2 - controlAhead / 4
-  return Math.max(1, Math.floor(free / host.maxFds))
+  // There is more in the socket, so the watch would not tell.
+  #serveNextTurn(): void {
+    this.#nextTurn = setImmediate(() => {
+      this.#nextTurn = undefined
+      this.readable()
+    })
+  }
 }

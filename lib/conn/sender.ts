@@ -1,20 +1,28 @@
-// The sending half of a connection: messages in line, tried together, and the
-// two ways to wait when the socket is full.
+// The sending half of a connection: messages in line, tried together, and sent
+// on when the full socket has room again.
 // Read next: lib/conn/receiver.ts.
 
 import { constants } from 'node:os'
+
 import { host } from '../layouts.ts'
 import { systemError } from '../libc.ts'
 import { type Outgoing, sendNow } from '../message.ts'
-import { MAX_BATCH, sendBatch } from '../socket/batch.ts'
+import { canBatch, MAX_BATCH, sendBatch } from '../socket/batch.ts'
 import { shutdownWriting } from '../socket/unix.ts'
-import type { Watcher } from '../wait/watcher.ts'
+import { Line } from '../wait/line.ts'
+import { type Watch, WRITABLE } from '../wait/watch.ts'
+import { whyNotSent } from './checks.ts'
 
-type Waiting = Outgoing & {
-  /** Of the data at the time of the call, in bytes. */
-  readonly dataLength: number
-  readonly resolve: () => void
-  readonly reject: (reason: Error) => void
+/** A message in line, less what the kernel has taken of it. */
+type Unsent = {
+  data: Uint8Array
+  control: Uint8Array
+  /** Of the data, as it should be still, in bytes. */
+  dataLength: number
+  /** The kernel has taken a part of the message. */
+  isCut: boolean
+  /** No message, but the end of all of them. */
+  isEnd: boolean
 }
 
 const { EAGAIN, ENOBUFS, EMSGSIZE } = constants.errno
@@ -22,35 +30,58 @@ const { EAGAIN, ENOBUFS, EMSGSIZE } = constants.errno
 /** System calls in one turn of the event loop, so that others get theirs. */
 const CALLS_PER_TURN = 64
 
+const NOTHING = new Uint8Array()
+
 /** Sends the messages of one connection, in order. Used by UnixConn alone. */
 export class Sender {
   readonly #fd: number
-  readonly #watcher: Watcher
-  readonly #queue: Waiting[] = []
+  readonly #watch: Watch
+  readonly #isStream: boolean
+  readonly #line = new Line<Unsent>()
   /** A call of #flush is under way, or will come. */
-  #busy = false
+  #isBusy = false
   #calls = 0
-  /** How often in a row there was no room. */
-  #tries = 0
-  #stopWaiting: (() => void) | undefined
   /** Makes the reason why nothing can be sent any more. */
   #failure: (() => Error) | undefined
 
-  constructor(fd: number, watcher: Watcher) {
+  /** @param isStream a message may be cut, and goes on behind what was sent */
+  constructor(fd: number, watch: Watch, isStream: boolean) {
     this.#fd = fd
-    this.#watcher = watcher
+    this.#watch = watch
+    this.#isStream = isStream
   }
 
   /** Resolves when the kernel has every byte; rejects as UnixConn.sendmsg. */
   send({ data, control }: Outgoing): Promise<void> {
     if (this.#failure) return Promise.reject(this.#failure())
+    return this.#join(data, control, false)
+  }
+
+  /**
+   * shutdown(2), once all is sent: the peer reads to the end of file. What is
+   * sent later is rejected.
+   */
+  end(): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure())
+    const ended = this.#join(NOTHING, NOTHING, true)
+    this.#failure = endedError
+    return ended
+  }
+
+  #join(data: Uint8Array, control: Uint8Array, isEnd: boolean): Promise<void> {
     const dataLength = data.length
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ data, control, dataLength, resolve, reject })
-      // All that is sent within one turn goes out together.
-      if (!this.#busy) queueMicrotask(() => this.#flush())
-      this.#busy = true
-    })
+    const unsent = { data, control, dataLength, isCut: false, isEnd }
+    const sent = this.#line.join<void>(unsent)
+    // All that is sent within one turn goes out together.
+    if (!this.#isBusy) queueMicrotask(() => this.#flush())
+    this.#isBusy = true
+    return sent
+  }
+
+  /** To be called when there may be room in the socket. */
+  writable(): void {
+    this.#calls = 0
+    this.#flush()
   }
 
   /**
@@ -60,93 +91,91 @@ export class Sender {
    * and then the time to record the error's stack is saved
    */
   close(reason: () => Error = closedError): void {
-    this.#stopWaiting?.()
     this.#failure = reason
-    for (const { reject } of this.#queue.splice(0)) reject(reason())
+    while (!this.#line.isEmpty) this.#line.rejectFirst(reason())
   }
 
   // Called by the event loop, where no caller could catch an error: each error
   // rejects the send that it arose for.
   #flush(): void {
-    this.#busy = true
-    for (let first = this.#queue[0]; first; first = this.#queue[0]) {
-      if (this.#calls++ === CALLS_PER_TURN) return this.#yield()
+    for (let first = this.#line.first; first; first = this.#line.first) {
+      if (this.#calls++ === CALLS_PER_TURN) return this.#flushNextTurn()
+      if (first.isEnd) {
+        this.#shutDown()
+        this.#line.resolveFirst()
+        continue
+      }
       if (hasChanged(first)) {
-        this.#queue.shift()?.reject(dataChanged(first))
+        this.#reject(first, dataChanged(first))
         continue
       }
       const sent = this.#sendFrom(first)
-      if (typeof sent === 'number') {
-        if (!this.#fail(-sent)) return
+      if (typeof sent !== 'number') {
+        for (const length of sent) this.#advance(length)
+      } else if (mustWait(-sent, first.control.length > 0)) {
+        if (this.#wait(first)) return
       } else {
-        this.#tries = 0
-        for (const length of sent) if (!this.#advance(length)) return
+        const why = whyNotSent(-sent, this.#fd, first)
+        this.#reject(first, systemError('sendmsg', sent, why))
       }
     }
-    this.#busy = false
+    this.#isBusy = false
   }
 
   // Sends the first message and, if the platform has batches, those behind it
-  // up to one whose data has changed. Returns what sendBatch returns.
-  #sendFrom(first: Waiting): number[] | number {
-    if (this.#queue.length === 1 || MAX_BATCH === 1) {
+  // up to the end, or one whose data has changed. Returns what sendBatch does.
+  #sendFrom(first: Unsent): number[] | number {
+    const batch = canBatch() ? this.#line.firstOf(MAX_BATCH) : [first]
+    if (batch.length === 1) {
       const sent = sendNow(this.#fd, first)
       return sent < 0 ? sent : [sent]
     }
-    const batch = this.#queue.slice(0, MAX_BATCH)
-    const changed = batch.findIndex(hasChanged)
-    return sendBatch(this.#fd, changed < 0 ? batch : batch.slice(0, changed))
+    const last = batch.findIndex((unsent) => unsent.isEnd || hasChanged(unsent))
+    return sendBatch(this.#fd, last < 0 ? batch : batch.slice(0, last))
   }
 
   // The kernel has taken `length` bytes of the first message, and with the
-  // first of them the descriptors. The watcher writes the other bytes. They are
-  // copied: when libuv reads them, the caller's memory may have changed.
-  #advance(length: number): boolean {
-    const first = this.#queue[0]
-    if (first && length < first.dataLength) {
-      const rest = Buffer.from(first.data.subarray(length))
-      this.#watcher.write(rest, (error) => this.#written(error))
+  // first of them the descriptors.
+  #advance(length: number): void {
+    const first = this.#line.first
+    if (first === undefined) return
+    if (length === first.dataLength || !this.#isStream) {
+      return this.#line.resolveFirst()
+    }
+    first.data = first.data.subarray(length)
+    first.dataLength -= length
+    first.control = NOTHING
+    first.isCut = true
+  }
+
+  // Whether it waits. If it cannot, the message has failed.
+  #wait(first: Unsent): boolean {
+    try {
+      this.#watch.wait(WRITABLE)
+      return true
+    } catch (error) {
+      this.#reject(first, error as Error)
       return false
     }
-    this.#queue.shift()?.resolve()
-    return true
   }
 
-  // After a failure the peer has a part of a message, and would take the next
-  // one for the rest of it. So nothing more is sent, and the peer gets the end
-  // of file. What it has sent can still be received.
-  #written(error: Error | null | undefined): void {
-    if (this.#failure) return // closed, and the descriptor with it
-    if (error) {
-      this.close(() => error)
-      try {
-        shutdownWriting(this.#fd)
-      } catch {} // ENOTCONN, on macOS, if the peer is gone.
-      return
-    }
-    this.#queue.shift()?.resolve()
-    this.#flush()
+  // Of a message that was cut the peer has a part, and would take the next one
+  // for the rest of it. So nothing more is sent, and the peer gets the end of
+  // file. What it has sent can still be received.
+  #reject(first: Unsent, reason: Error): void {
+    if (!first.isCut) return this.#line.rejectFirst(reason)
+    this.close(() => reason)
+    this.#shutDown()
   }
 
-  // The kernel has taken nothing of the first message. False if it must wait.
-  #fail(errno: number): boolean {
-    const hasControl = Boolean(this.#queue[0]?.control.length)
-    if (!mustWait(errno, hasControl)) {
-      this.#queue.shift()?.reject(systemError('sendmsg', -errno))
-      return true
-    }
-    if (!hasControl) return this.#advance(0)
-    // The message goes again as it is, descriptors included.
-    const flush = (): void => this.#flush()
-    this.#stopWaiting = this.#watcher.whenWritable(this.#tries++, flush)
-    return false
+  #shutDown(): void {
+    try {
+      shutdownWriting(this.#fd)
+    } catch {} // ENOTCONN, on macOS, if the peer is gone.
   }
 
-  #yield(): void {
-    setImmediate(() => {
-      this.#calls = 0
-      this.#flush()
-    })
+  #flushNextTurn(): void {
+    setImmediate(() => this.writable())
   }
 }
 
@@ -160,14 +189,24 @@ export function mustWait(errno: number, hasControl: boolean): boolean {
 
 // Memory that was transferred to another thread, or resized, has nothing of
 // what was to be sent, or less: a Uint8Array on it shrinks with it.
-function hasChanged({ data, dataLength }: Waiting): boolean {
+function hasChanged({ data, dataLength }: Unsent): boolean {
   return data.length !== dataLength
 }
 
-function dataChanged({ data, dataLength }: Waiting): Error {
+function dataChanged({ data, dataLength }: Unsent): Error {
   return new TypeError(
     `Expected data of ${dataLength} bytes, as at the call, ` +
       `got ${data.length}: detached or resized before it was sent`,
+  )
+}
+
+function endedError(): Error {
+  return Object.assign(
+    new Error('The sending side has ended: end() was called'),
+    {
+      code: 'ERR_STREAM_WRITE_AFTER_END',
+      syscall: 'sendmsg',
+    },
   )
 }
 

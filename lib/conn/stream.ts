@@ -3,14 +3,14 @@
 // ask of a transport.
 // Read next: lib/conn/connect.ts.
 
-import { Duplex } from 'node:stream'
+import { Duplex, type DuplexOptions } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { host } from '../layouts.ts'
-import { duplicate, shutdownWriting } from '../socket/unix.ts'
-import { closeAll, prepareRights, refuseOtherEnd } from './checks.ts'
+import { closeFd, duplicate, shutdownWriting } from '../socket/unix.ts'
+import { closeAll, prepareRights } from './checks.ts'
 import type { UnixConn } from './conn.ts'
-import { checkCount, type FdStreamOptions } from './limits.ts'
+import { checkCount } from './limits.ts'
 
 type Callback = (error?: Error | null) => void
 
@@ -19,6 +19,27 @@ const FIRST_DELAY = 1
 const LAST_DELAY = 32
 
 const NOTHING = Buffer.alloc(0)
+
+/** Those of a Duplex, less the functions and modes that the stream sets. */
+export type FdStreamOptions = Pick<
+  DuplexOptions,
+  | 'allowHalfOpen'
+  | 'autoDestroy'
+  | 'defaultEncoding'
+  | 'emitClose'
+  | 'encoding'
+  | 'highWaterMark'
+  | 'readableHighWaterMark'
+  | 'signal'
+  | 'writableHighWaterMark'
+> & {
+  /**
+   * At most so many descriptors may arrive with one piece of bytes: more
+   * destroy the stream with ERR_TOO_MANY_FDS. While so many wait for a
+   * listener, nothing is read. Default: as many as one message can carry.
+   */
+  readonly maxFds?: number
+}
 
 /**
  * Events besides those of a Duplex: `'fds'`, with an array of descriptors that
@@ -52,11 +73,15 @@ export class FdStream extends Duplex {
    * alone. Unless `allowHalfOpen` is true, the stream ends when the peer ends,
    * as a net.Socket does.
    *
-   * @throws RangeError for a bad `maxFds`; then `conn` remains the caller's
+   * @throws RangeError for a bad `maxFds`, TypeError for a connection that is
+   * no stream; then `conn` remains the caller's
    */
   constructor(conn: UnixConn, options: FdStreamOptions = {}) {
     const { maxFds = host.maxFds, ...others } = options
     checkCount('maxFds', maxFds, 0)
+    if (conn.type !== 'stream') {
+      throw new TypeError(`Expected a stream, got a ${conn.type}`)
+    }
     super({ allowHalfOpen: false, ...others })
     this.#conn = conn
     this.#maxFds = maxFds
@@ -87,7 +112,7 @@ export class FdStream extends Duplex {
     try {
       for (const fd of fds) copies.push(duplicate(fd))
     } catch (error) {
-      closeAll(copies)
+      closeOwn(copies)
       throw error
     }
     this.#outgoing.set(chunk, copies)
@@ -121,7 +146,7 @@ export class FdStream extends Duplex {
   override _destroy(error: Error | null, done: Callback): void {
     this.#conn.close()
     for (const fds of this.#held.splice(0)) closeAll(fds)
-    for (const fds of this.#outgoing.values()) closeAll(fds)
+    for (const fds of this.#outgoing.values()) closeOwn(fds)
     this.#outgoing.clear()
     done(error)
   }
@@ -168,7 +193,7 @@ export class FdStream extends Duplex {
       }
     }
     // Unless destroy() was quicker.
-    if (this.#outgoing.delete(first)) closeAll(fds)
+    if (this.#outgoing.delete(first)) closeOwn(fds)
   }
 
   async #receive(): Promise<void> {
@@ -184,7 +209,6 @@ export class FdStream extends Duplex {
     if (message.fds.length > 0) {
       this.#held.push(message.fds)
       this.#handOut()
-      if (this.#held.length > 0) refuseOtherEnd(message.fds, this.#conn.fd)
     }
     this.push(message.data)
   }
@@ -197,4 +221,9 @@ export class FdStream extends Duplex {
     }
     if (this.#stopped && this.#held.length === 0) this._read()
   }
+}
+
+// Duplicates of the caller's descriptors, whose options stay as they are.
+function closeOwn(copies: readonly number[]): void {
+  for (const fd of copies) closeFd(fd)
 }

@@ -21,7 +21,13 @@ export function ffiRs(): Engine {
   const ffi: typeof import('ffi-rs') = require('ffi-rs')
   const { I32, I64, U32, U8Array } = ffi.DataType
   const pointer = ({ 4: U32, 8: I64 } as const)[host.pointerSize]
-  const types = { int: I32, uint: U32, pointer, size: pointer } as const
+  const types = {
+    int: I32,
+    uint: U32,
+    pointer,
+    size: pointer,
+    'int or -1': I32,
+  } as const
 
   // An empty path is the process itself, which has its libc loaded already.
   ffi.open({ library, path: '' })
@@ -40,11 +46,17 @@ export function ffiRs(): Engine {
       retType: types[returns],
       paramsType: params.map((param) => types[param]),
       paramsValue: [] as unknown[],
-      errno: true as const,
     }
+    if (returns === 'int or -1') {
+      return (...values) => {
+        call.paramsValue = values
+        return ffi.load(call)
+      }
+    }
+    const callWithErrno = { ...call, errno: true as const }
     return (...values) => {
-      call.paramsValue = values
-      const { value, errnoCode } = ffi.load(call)
+      callWithErrno.paramsValue = values
+      const { value, errnoCode } = ffi.load(callWithErrno)
       // As 32 bits: a 32-bit platform's ssize_t of -1 arrives as 2 ** 32 - 1.
       return (value | 0) === -1 ? -errnoCode : value
     }

@@ -82,7 +82,8 @@ export function nodeFfi(): Engine {
     name: 'node:ffi',
     declare: (name, _returns, params) =>
       fixArity(find32(library, name, params), params.length, outcome),
-    toAddress: (location) => BigInt(location) as Address,
+    // -1 too, for an offset: a pointer has no sign.
+    toAddress: (location) => BigInt.asUintN(64, BigInt(location)) as Address,
     locate: (memory) => Number(ffi.getRawPointer(memory)),
   }
 }

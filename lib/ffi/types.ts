@@ -8,8 +8,11 @@ import type { Buffer } from 'node:buffer'
 /** An argument: int, unsigned or socklen_t, anything that is a pointer. */
 export type Param = 'int' | 'uint' | 'pointer'
 
-/** A result: int, or ssize_t. */
-export type Result = 'int' | 'size'
+/**
+ * A result: int, or ssize_t. 'int or -1' is an int whose errno nobody asks for,
+ * which with ffi-rs takes less time.
+ */
+export type Result = 'int' | 'size' | 'int or -1'
 
 declare const opaque: unique symbol
 
@@ -24,7 +27,7 @@ export type Values<P extends readonly Param[]> = {
   [I in keyof P]: P[I] extends 'pointer' ? Address : number
 }
 
-/** Returns what C returns, or -errno where C returns -1. */
+/** Returns what C returns, or -errno where C returns -1 (see Result). */
 export type Call = (...values: (number | bigint)[]) => number
 
 /** Memory that C sees. It stays where it is for as long as `bytes` is kept. */

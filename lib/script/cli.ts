@@ -11,9 +11,12 @@ import {
   describeFd,
   type UnixConn,
 } from '../index.ts'
-import { Epoll } from '../wait/epoll.ts'
+import { declare } from '../libc.ts'
 import { linePrinter } from './print.ts'
 import { printable } from './printable.ts'
+
+// void _exit(int status)
+const _exit = declare('_exit', 'int', ['int'])
 
 /** Prints a line on stdout: see linePrinter(). */
 export const print = linePrinter(process.stdout)
@@ -94,6 +97,15 @@ export function fail(reason: unknown): never {
   process.exit(1)
 }
 
+/**
+ * Ends the process, for a script that reads what others have sent: process.exit
+ * would wait for the threads of libuv's pool, and one of them may be in a read
+ * that never ends.
+ */
+export function endProcess(): void {
+  process.stdout.write('', () => _exit(Number(process.exitCode ?? 0)))
+}
+
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
@@ -165,7 +177,6 @@ export function onStop(stop: (signal: NodeJS.Signals) => void): void {
     process.once(signal, () => stop(signal))
   }
   stops.push(stop)
-  if (stops.length === 1) watchStdout()
 }
 
 const stops: ((signal: NodeJS.Signals) => void)[] = []
@@ -183,18 +194,4 @@ function stopUnread(): void {
   if (isUnread) return
   isUnread = true
   for (const stop of stops) stop('SIGTERM')
-}
-
-// A server that has nothing to print would not learn that its reader is gone.
-// epoll(7) reports a hang-up even if no event was asked for; a file has none
-// (EPERM).
-function watchStdout(): void {
-  if (process.platform !== 'linux' || process.stdout.isTTY) return
-  try {
-    const epoll = new Epoll(stopUnread)
-    epoll.unref()
-    epoll.add(1, 0)
-  } catch {
-    // Then writing the next line fails with EPIPE.
-  }
 }

@@ -1,6 +1,6 @@
 // Several messages in one call, sendmmsg(2) and recvmmsg(2): the time for the
-// call is spent once for all of them. Used by sender.ts and receiver.ts where
-// more than one message is in line; a single one goes through message.ts.
+// call is spent once for all of them. Used where more than one message is in
+// line; a single one goes through message.ts.
 // Optional: speed. The memory is laid out in this order:
 //
 //    mmsghdrs | iovecs | control buffers | data
@@ -8,45 +8,59 @@
 // Open sendmmsg(2) and recvmmsg(2) beside it.
 // Read next: lib/conn/conn.ts.
 
+import { constants } from 'node:os'
+
+import { copyOf, LARGE } from '../arrivals.ts'
 import { host } from '../layouts.ts'
-import { allocate, declare, hasFunction, NULL } from '../libc.ts'
+import { addressOf, allocate, declare, NULL } from '../libc.ts'
 import {
   CONTROL_ROOM,
-  copyOf,
-  knownFlags,
+  known,
   MAX_BYTES,
   type Outgoing,
   RECEIVE_FLAGS,
   type Received,
   SEND_FLAGS,
+  sendNow,
 } from '../message.ts'
-import { initMsghdr, readMsghdr, readMsgLen, setParts } from '../msghdr.ts'
+import { initMsghdr, readMsghdr, setParts } from '../msghdr.ts'
+import { hasBatchCalls } from './c-library.ts'
 
 // int sendmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags)
 const sendmmsg = declare('sendmmsg', 'int', ['int', 'pointer', 'uint', 'int'])
 // int recvmmsg(int fd, struct mmsghdr *msgs, unsigned vlen, int flags,
 //              struct timespec *timeout)
-const timed = ['int', 'pointer', 'uint', 'int', 'pointer'] as const
-const recvmmsg = declare('recvmmsg', 'int', timed)
+const recvmmsg = declare('recvmmsg', 'int', [
+  'int',
+  'pointer',
+  'uint',
+  'int',
+  'pointer',
+])
 
-/**
- * Most messages in one call: several only with glibc, where sendmmsg and
- * recvmmsg are the kernel's, which stops after a short send. In musl sendmmsg
- * is a loop that goes on (src/network/sendmmsg.c), and puts the next message
- * inside the one that was cut; FreeBSD's are loops too, and darwin has none.
- */
-export const MAX_BATCH = hasFunction('gnu_get_libc_version') ? 64 : 1
+const { EAGAIN, ENOSYS, EPERM } = constants.errno
 
-const HEADER_SIZE = host.mmsghdr.size
-const IOVECS = MAX_BATCH * HEADER_SIZE
-const CONTROLS = IOVECS + MAX_BATCH * host.iovec.size
+/** At most so many messages in one call. */
+export const MAX_BATCH = 64
+
+const { mmsghdr, iovec } = host
+const IOVECS = MAX_BATCH * mmsghdr.size
+const CONTROLS = IOVECS + MAX_BATCH * iovec.size
 const DATA = CONTROLS + MAX_BATCH * CONTROL_ROOM
 
 const memory = allocate(DATA + MAX_BYTES)
 
 for (let slot = 0; slot < MAX_BATCH; slot++) {
-  const iov = memory.base + IOVECS + slot * host.iovec.size
-  initMsghdr(memory.bytes, slot * HEADER_SIZE, iov, host)
+  const iov = memory.base + IOVECS + slot * iovec.size
+  initMsghdr(memory.bytes, slot * mmsghdr.size, iov, host)
+}
+
+/** Whether this system has the calls, as far as is known. */
+let isPossible = hasBatchCalls
+
+/** Whether there is more than one message in a call. */
+export function canBatch(): boolean {
+  return isPossible
 }
 
 /**
@@ -62,22 +76,35 @@ export function sendBatch(
   let count = 0
   let used = 0
   for (const { data, control } of messages) {
-    const room = MAX_BYTES - used
-    if (count === MAX_BATCH || room === 0) break
-    const taken = data.length > room ? data.subarray(0, room) : data
-    place(count, DATA + used, taken.length, control.length)
-    memory.bytes.set(taken, DATA + used)
+    const isCopied = data.length < LARGE
+    if (count === MAX_BATCH || (isCopied && used + LARGE > MAX_BYTES)) break
+    if (isCopied) memory.bytes.set(data, DATA + used)
+    const address = isCopied ? memory.base + DATA + used : addressOf(data)
+    place(count, address, Math.min(data.length, MAX_BYTES), control.length)
     memory.bytes.set(control, CONTROLS + count * CONTROL_ROOM)
     count++
-    used += taken.length
+    if (isCopied) used += data.length
   }
   const sent = sendmmsg(fd, memory.address, count, SEND_FLAGS)
+  if (sent === -ENOSYS || sent === -EPERM) return sendFirst(fd, messages, sent)
   if (sent < 0) return sent
   const lengths: number[] = []
-  for (let slot = 0; slot < sent; slot++) {
-    lengths.push(readMsgLen(memory.bytes, slot * HEADER_SIZE, host))
-  }
+  for (let slot = 0; slot < sent; slot++) lengths.push(lengthOf(slot))
   return lengths
+}
+
+// A filter of system calls (seccomp(2)) refuses the call itself. But EPERM also
+// says that the peer takes no descriptors: then sendmsg says so too.
+function sendFirst(
+  fd: number,
+  messages: readonly Outgoing[],
+  refusal: number,
+): number[] | number {
+  const [first] = messages
+  if (first === undefined) return refusal
+  const sent = sendNow(fd, first)
+  if (sent !== refusal) isPossible = false
+  return sent < 0 ? sent : [sent]
 }
 
 /**
@@ -94,9 +121,13 @@ export function receiveBatch(
   const room = Math.min(maxBytes, MAX_BYTES)
   const slots = Math.min(count, MAX_BATCH, Math.floor(MAX_BYTES / room))
   for (let slot = 0; slot < slots; slot++) {
-    place(slot, DATA + slot * room, room, CONTROL_ROOM)
+    place(slot, memory.base + DATA + slot * room, room, CONTROL_ROOM)
   }
   const filled = recvmmsg(fd, memory.address, slots, RECEIVE_FLAGS, NULL)
+  if (filled === -ENOSYS || filled === -EPERM) {
+    isPossible = false
+    return -EAGAIN
+  }
   if (filled < 0) return filled
   const messages: Received[] = []
   for (let slot = 0; slot < filled; slot++) {
@@ -107,13 +138,18 @@ export function receiveBatch(
 
 function take(slot: number, dataAt: number): Received {
   const { bytes } = memory
-  const at = slot * HEADER_SIZE
-  const { controlLength, flags } = readMsghdr(bytes, at, host)
+  const header = readMsghdr(bytes, slot * mmsghdr.size, host)
+  const controlAt = CONTROLS + slot * CONTROL_ROOM
   return {
-    data: copyOf(bytes, dataAt, readMsgLen(bytes, at, host)),
-    control: copyOf(bytes, CONTROLS + slot * CONTROL_ROOM, controlLength),
-    flags: knownFlags(flags),
+    data: copyOf(bytes, dataAt, lengthOf(slot)),
+    control: copyOf(bytes, controlAt, header.controlLength),
+    flags: known(header.flags),
   }
+}
+
+// struct mmsghdr is a msghdr and msg_len, the bytes that the call moved.
+function lengthOf(slot: number): number {
+  return memory.bytes.readUInt32LE(slot * mmsghdr.size + mmsghdr.msg_len)
 }
 
 // Points the header of a slot to its data and control buffer.
@@ -124,7 +160,7 @@ function place(
   controlLength: number,
 ): void {
   const control = memory.base + CONTROLS + slot * CONTROL_ROOM
-  const parts = { data: memory.base + data, dataLength, control, controlLength }
-  const iov = IOVECS + slot * host.iovec.size
-  setParts(memory.bytes, slot * HEADER_SIZE, iov, parts, host)
+  const parts = { data, dataLength, control, controlLength }
+  const iovAt = IOVECS + slot * iovec.size
+  setParts(memory.bytes, slot * mmsghdr.size, iovAt, parts, host)
 }

@@ -1,15 +1,26 @@
-// What a descriptor is: the kind of file behind it, as fstat(2) and isatty(3)
-// tell, and what it was opened for, as fcntl(2) tells.
-// Read next: lib/socket/readable.ts.
+// What a descriptor is: the kind of file behind it, and what it was opened for.
+// Asked in a way in which nobody else has to answer: the owner of a FUSE file
+// system could let fstat(2), or an ioctl(2) on one of its files, wait for ever.
+// Read next: lib/stream/calls.ts.
 
-import { constants, fstatSync, type Stats } from 'node:fs'
+import { constants, fstatSync } from 'node:fs'
+import { constants as os } from 'node:os'
 import { isatty } from 'node:tty'
 
 import { host } from '../layouts.ts'
-import { check, declare } from '../libc.ts'
+import { allocate, check, declareOptional } from '../libc.ts'
+import { fcntl } from './calls.ts'
+import { checkFd } from './options.ts'
 
-// int fcntl(int fd, int command, ...)
-const fcntl = declare('fcntl', 'int', ['int', 'int'])
+// int statx(int dirfd, const char *path, int flags, unsigned mask,
+//           struct statx *buf)
+const statx = declareOptional('statx', 'int', [
+  'int',
+  'pointer',
+  'int',
+  'uint',
+  'pointer',
+])
 
 /** From st_mode, see inode(7), and isatty(3). */
 export type FdKind =
@@ -33,20 +44,32 @@ const { O_RDONLY, O_WRONLY } = constants
 const O_ACCMODE = 3 // on every platform, and nowhere in Node
 const O_PATH = 0o10000000 // Linux, <asm-generic/fcntl.h>
 
+const AT_EMPTY_PATH = 0x1000 // the descriptor itself, <linux/fcntl.h>
+/** What the kernel remembers, without asking the file's server. */
+const AT_STATX_DONT_SYNC = 0x4000
+const STATX_TYPE = 1
+/** struct statx in statx(2): its size, and where stx_mode lies, 16 bits. */
+const STATX = { size: 256, stx_mode: 28 }
+
+const isLinux = process.platform === 'linux'
+
+/** An empty path, and a struct statx. */
+const path = allocate(1)
+const found = allocate(STATX.size)
+
 /**
  * What a descriptor refers to, and what may be done with it.
  *
- * @throws Error EBADF
- * @see fstat(2), isatty(3), F_GETFL in fcntl(2)
+ * @throws RangeError for what is no descriptor; Error EBADF
+ * @see statx(2), isatty(3), F_GETFL in fcntl(2)
  */
 export function describeFd(fd: number): FdDescription {
-  const stats = fstatSync(fd)
-  const flags = check('fcntl', fcntl(fd, host.constants.F_GETFL))
-  return { kind: kindOf(fd, stats), access: accessOf(flags) }
+  const flags = check('fcntl', fcntl(checkFd(fd), host.constants.F_GETFL, 0))
+  return { kind: kindOf(fd), access: accessOf(flags) }
 }
 
 function accessOf(flags: number): FdDescription['access'] {
-  if (process.platform === 'linux' && flags & O_PATH) return 'none'
+  if (isLinux && flags & O_PATH) return 'none'
   const mode = flags & O_ACCMODE
   if (mode === O_RDONLY) return 'read'
   return mode === O_WRONLY ? 'write' : 'read-write'
@@ -61,7 +84,17 @@ const kinds = new Map<number, FdKind>([
   [constants.S_IFBLK, 'block device'],
 ])
 
-function kindOf(fd: number, { mode }: Stats): FdKind {
-  if (isatty(fd)) return 'terminal'
-  return kinds.get(mode & constants.S_IFMT) ?? 'other'
+function kindOf(fd: number): FdKind {
+  const kind = kinds.get(modeOf(fd) & constants.S_IFMT) ?? 'other'
+  return kind === 'character device' && isatty(fd) ? 'terminal' : kind
+}
+
+// musl has statx from 1.2.5 on.
+function modeOf(fd: number): number {
+  if (!isLinux) return fstatSync(fd).mode
+  const flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
+  const result = statx(fd, path.address, flags, STATX_TYPE, found.address)
+  if (result === -os.errno.ENOSYS) return fstatSync(fd).mode
+  check('statx', result)
+  return found.bytes.readUInt16LE(STATX.stx_mode)
 }

@@ -6,48 +6,23 @@
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'
 
+import type { Credentials } from '../cmsg.ts'
 import { type Abi, host } from '../layouts.ts'
-import { allocate, check, declare, systemError } from '../libc.ts'
+import { check, declare, systemError } from '../libc.ts'
+import * as c from './calls.ts'
+import { value, valueLength } from './calls.ts'
 
-// int getsockname(int fd, struct sockaddr *addr, socklen_t *addrlen)
-const getsockname = declare('getsockname', 'int', ['int', 'pointer', 'pointer'])
-// int getsockopt(int fd, int level, int name, void *value, socklen_t *len)
-const getsockopt = declare('getsockopt', 'int', [
-  'int',
-  'int',
-  'int',
-  'pointer',
-  'pointer',
-])
-// int setsockopt(int fd, int level, int name, const void *value,
-//                socklen_t len)
-const setsockopt = declare('setsockopt', 'int', [
-  'int',
-  'int',
-  'int',
-  'pointer',
-  'uint',
-])
+// int poll(struct pollfd *fds, nfds_t nfds, int timeout)
+const poll = declare('poll', 'int', ['pointer', 'uint', 'int'])
 // int getrlimit(int resource, struct rlimit *limit)
 const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 
-/** struct ucred in unix(7). */
-export type Credentials = {
-  /** 0 where the kernel does not tell. */
-  readonly pid: number
-  readonly uid: number
-  readonly gid: number
-}
-
 const { AF_UNIX, SOCK_STREAM, SOL_SOCKET } = host.constants
-const { SO_LINGER, SO_PEEK_OFF, SO_TYPE } = host.constants
+const { SO_ACCEPTCONN, SO_LINGER, SO_TYPE } = host.constants
 const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
+const POLLRDHUP = 0x2000 // <asm-generic/poll.h>
 /** struct linger: int l_onoff, int l_linger. */
 const LINGER_SIZE = 8
-
-/** Values that are passed by address: an option or a name, and its length. */
-const value = allocate(128)
-const length = allocate(4)
 
 /** The value of an option of `size` bytes: a copy, which stays as it is. */
 function getOption(
@@ -57,9 +32,9 @@ function getOption(
   size: number,
 ): Buffer {
   value.bytes.fill(0)
-  length.bytes.writeUInt32LE(size)
+  valueLength.bytes.writeUInt32LE(size)
   const { address } = value
-  const result = getsockopt(fd, level, option, address, length.address)
+  const result = c.getsockopt(fd, level, option, address, valueLength.address)
   check('getsockopt', result)
   return Buffer.from(value.bytes.subarray(0, size))
 }
@@ -80,25 +55,45 @@ export function checkFd(fd: number): number {
 }
 
 /**
- * Checks that `fd` is an AF_UNIX stream socket.
+ * The type of a Unix socket, as a number such as SOCK_STREAM.
  *
  * @throws RangeError for what is no descriptor
- * @throws Error EBADF, ENOTSOCK, or EPROTOTYPE for any other kind of socket
+ * @throws Error EBADF, ENOTSOCK, or EPROTOTYPE for what is no Unix socket
  */
-export function checkUnixStream(fd: number): void {
+export function unixType(fd: number): number {
   checkFd(fd)
   const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
-  length.bytes.writeUInt32LE(value.bytes.length)
-  const named = getsockname(fd, value.address, length.address)
+  valueLength.bytes.writeUInt32LE(value.bytes.length)
+  const named = c.getsockname(fd, value.address, valueLength.address)
   check('getsockname', named)
   const family = value.bytes[host.sockaddr_un.sun_family]
-  if (family !== AF_UNIX || type !== SOCK_STREAM) {
-    throw systemError(
-      family === AF_UNIX ? 'getsockopt' : 'getsockname',
-      -constants.errno.EPROTOTYPE,
-      `descriptor ${fd}: expected an AF_UNIX stream socket (family ` +
-        `${AF_UNIX}, type ${SOCK_STREAM}), got family ${family}, type ${type}`,
-    )
+  if (family === AF_UNIX) return type
+  throw systemError(
+    'getsockname',
+    -constants.errno.EPROTOTYPE,
+    `descriptor ${fd}: expected a Unix socket (family ${AF_UNIX}), ` +
+      `got family ${family}`,
+  )
+}
+
+/**
+ * What can be done with a socket: 'stream' if bytes can be sent and received
+ * over it, else what it is instead.
+ *
+ * @throws Error EBADF, ENOTSOCK
+ */
+export function socketType(fd: number): 'stream' | (string & {}) {
+  const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
+  if (type !== SOCK_STREAM) return 'of messages, not of a stream of bytes'
+  return isListening(fd) ? 'that listens' : 'stream'
+}
+
+/** Whether it is a socket that listens: SO_ACCEPTCONN in socket(7). */
+export function isListening(fd: number): boolean {
+  try {
+    return getOption(fd, SOL_SOCKET, SO_ACCEPTCONN, 4).readInt32LE(0) !== 0
+  } catch {
+    return false // EBADF, ENOTSOCK
   }
 }
 
@@ -138,20 +133,57 @@ export function readCredentials(
 export function refuseDescriptors(fd: number): void {
   value.bytes.writeInt32LE(0)
   const { address } = value
-  const result = setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, address, 4)
+  const result = c.setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, address, 4)
   if (result !== -constants.errno.ENOPROTOOPT) check('setsockopt', result)
+}
+
+/**
+ * Has the kernel add credentials to each message that this socket receives, and
+ * those that are accepted from it (SO_PASSCRED).
+ *
+ * @throws Error where there are none: on macOS and FreeBSD
+ */
+export function setPassCredentials(fd: number): void {
+  const { SO_PASSCRED } = host.constants
+  if (SO_PASSCRED === 0) {
+    throw new Error(
+      `Expected Linux for passCredentials, got ${host.name}: ` +
+        'only Linux has SO_PASSCRED',
+    )
+  }
+  value.bytes.writeInt32LE(1)
+  const { address } = value
+  const result = c.setsockopt(fd, SOL_SOCKET, SO_PASSCRED, address, 4)
+  check('setsockopt', result)
+}
+
+/** SO_SNDBUF: what may be on its way from this socket, in bytes. */
+export function sendBufferSize(fd: number): number {
+  const { SO_SNDBUF } = host.constants
+  return getOption(fd, SOL_SOCKET, SO_SNDBUF, 4).readInt32LE(0)
+}
+
+/**
+ * Whether the peer of a socket is gone, or has ended its sending side: POLLRDHUP
+ * of poll(2). Linux only; elsewhere it says yes.
+ */
+export function isHungUp(fd: number): boolean {
+  if (process.platform !== 'linux') return true
+  value.bytes.writeInt32LE(fd)
+  value.bytes.writeInt32LE(POLLRDHUP, 4)
+  return poll(value.address, 1, 0) > 0
+}
+
+/** Whether a descriptor is open: F_GETFD. */
+export function isOpen(fd: number): boolean {
+  const F_GETFD = 1 // on every platform
+  return c.fcntl(fd, F_GETFD, 0) >= 0
 }
 
 /** SO_LINGER off; nothing for what is no socket. */
 export function turnLingerOff(fd: number): void {
   value.bytes.fill(0, 0, LINGER_SIZE)
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, value.address, LINGER_SIZE)
-}
-
-/** SO_PEEK_OFF: where MSG_PEEK begins, in bytes. -1 for the start, always. */
-export function setPeekOffset(fd: number, offset: number): void {
-  value.bytes.writeInt32LE(offset)
-  setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, value.address, 4)
+  c.setsockopt(fd, SOL_SOCKET, SO_LINGER, value.address, LINGER_SIZE)
 }
 
 let limit = 0

@@ -23,36 +23,14 @@ const PORT = 2
 const v4 = { size: 16, address: 4 }
 const v6 = { size: 28, address: 8, addressSize: 16 }
 
-export const AF_INET = 2 // on every platform
-
-/** What differs between platforms for TCP and UDP sockets. */
-export type InetAbi = {
-  /** Whether an address begins with a byte that holds its length. */
-  readonly hasLength: boolean
-  readonly AF_INET6: number
-  readonly SO_REUSEADDR: number
-}
-
-const linux: InetAbi = { hasLength: false, AF_INET6: 10, SO_REUSEADDR: 2 }
-
-// Read from the headers of xnu and FreeBSD, not executed there.
-const others: Readonly<Record<string, InetAbi>> = {
-  darwin: { hasLength: true, AF_INET6: 30, SO_REUSEADDR: 4 },
-  freebsd: { hasLength: true, AF_INET6: 28, SO_REUSEADDR: 4 },
-}
-
-/** Those of one platform, as process.platform names it. */
-export function inetAbi(platform: string): InetAbi {
-  return others[platform] ?? linux
-}
-
 /** An abstract name (Linux) begins with a zero byte and is in no folder. */
 export function isAbstract(path: string): boolean {
   return path.startsWith('\0')
 }
 
 /**
- * struct sockaddr_un. A path ends with a zero byte, an abstract name does not.
+ * struct sockaddr_un. A path ends with a zero byte. An abstract name does not:
+ * it begins with one, fills what there is, and may have others inside.
  *
  * @throws Error ENAMETOOLONG, saying how long it may be; TypeError for what is
  * no name
@@ -60,16 +38,17 @@ export function isAbstract(path: string): boolean {
 export function unixAddress(path: string, abi: Abi = host): Buffer {
   const { sun_family, sun_path, sun_path_size, hasAbstractNames } =
     abi.sockaddr_un
+  const isName = isAbstract(path)
   const name = Buffer.from(path)
-  const most = sun_path_size - 1
-  if (name.length > most) throw tooLong(path, name.length, most)
-  if (path === '' || path.includes('\0', 1)) {
+  const longest = isName ? sun_path_size : sun_path_size - 1
+  if (name.length > longest) throw tooLong(path, name.length, longest)
+  if (path === '' || (!isName && path.includes('\0'))) {
     throw new TypeError(`Expected a socket path, got ${JSON.stringify(path)}`)
   }
-  if (isAbstract(path) && !hasAbstractNames) {
+  if (isName && !hasAbstractNames) {
     throw new TypeError('Expected a socket path: only Linux has abstract names')
   }
-  const size = sun_path + name.length + (isAbstract(path) ? 0 : 1)
+  const size = sun_path + name.length + (isName ? 0 : 1)
   const address = Buffer.alloc(size)
   // Two bytes on Linux, of which the second is zero; one on the BSDs.
   if (sun_family === 1) address[0] = size
@@ -78,9 +57,19 @@ export function unixAddress(path: string, abi: Abi = host): Buffer {
   return address
 }
 
-function tooLong(path: string, length: number, most: number): Error {
+/**
+ * The path in a struct sockaddr_un, `'\0name'` for an abstract name, '' for a
+ * socket that has neither.
+ */
+export function parseUnixAddress(address: Buffer, abi: Abi = host): string {
+  const name = address.toString('utf8', abi.sockaddr_un.sun_path)
+  if (isAbstract(name)) return abi.sockaddr_un.hasAbstractNames ? name : ''
+  return name.split('\0', 1)[0] ?? ''
+}
+
+function tooLong(path: string, length: number, longest: number): Error {
   const message =
-    `Expected a socket path of at most ${most} bytes, ` +
+    `Expected a socket path of at most ${longest} bytes, ` +
     `got ${length}: ${path}`
   return Object.assign(new Error(message), {
     code: 'ENAMETOOLONG',
@@ -97,7 +86,7 @@ function tooLong(path: string, length: number, most: number): Error {
 export function inetAddress(
   address: string,
   port: number,
-  abi: InetAbi = inetAbi(process.platform),
+  abi: Abi = host,
 ): Buffer {
   if (!Number.isInteger(port) || port < 0 || port > 65535) {
     throw new RangeError(`Expected a port from 0 to 65535, got ${port}`)
@@ -106,9 +95,10 @@ export function inetAddress(
     throw new RangeError(`Expected an IP address in digits, got ${address}`)
   }
   const layout = isIPv6(address) ? v6 : v4
-  const family = isIPv6(address) ? abi.AF_INET6 : AF_INET
+  const { AF_INET, AF_INET6 } = abi.constants
+  const family = isIPv6(address) ? AF_INET6 : AF_INET
   const name = Buffer.alloc(layout.size)
-  if (abi.hasLength) name.set([layout.size, family])
+  if (abi.sockaddr_un.sun_family === 1) name.set([layout.size, family])
   else name.writeUInt16LE(family)
   name.writeUInt16BE(port, PORT)
   name.set(

@@ -3,60 +3,107 @@
 // (SOCK_CLOEXEC), else as soon as they exist. Open unix(7) beside it.
 // Read next: lib/socket/sockaddr.ts.
 
+import { close as closeInPool } from 'node:fs'
+import { isMainThread } from 'node:worker_threads'
+
 import { host } from '../layouts.ts'
-import { allocate, check, declare, NULL } from '../libc.ts'
-import { checkFd, isInt, turnLingerOff } from './options.ts'
-import { unixAddress } from './sockaddr.ts'
+import { check, NULL } from '../libc.ts'
+import * as c from './calls.ts'
+import { value, valueLength } from './calls.ts'
+import {
+  checkFd,
+  isInt,
+  refuseDescriptors,
+  setPassCredentials,
+  turnLingerOff,
+} from './options.ts'
+import { parseUnixAddress, unixAddress } from './sockaddr.ts'
 
-// int socket(int domain, int type, int protocol)
-const socket = declare('socket', 'int', ['int', 'int', 'int'])
-// int socketpair(int domain, int type, int protocol, int sv[2])
-const socketpair = declare('socketpair', 'int', [
-  'int',
-  'int',
-  'int',
-  'pointer',
-])
-// int bind(int fd, const struct sockaddr *addr, socklen_t addrlen)
-const bind = declare('bind', 'int', ['int', 'pointer', 'uint'])
-// int listen(int fd, int backlog)
-const listen = declare('listen', 'int', ['int', 'int'])
-// int connect(int fd, const struct sockaddr *addr, socklen_t addrlen)
-const connect = declare('connect', 'int', ['int', 'pointer', 'uint'])
-// int accept(int fd, struct sockaddr *addr, socklen_t *addrlen)
-const accept = declare('accept', 'int', ['int', 'pointer', 'pointer'])
-// int accept4(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags)
-const accept4 = declare('accept4', 'int', ['int', 'pointer', 'pointer', 'int'])
-// int shutdown(int fd, int how)
-const shutdown = declare('shutdown', 'int', ['int', 'int'])
-// int close(int fd)
-const close = declare('close', 'int', ['int'])
-// int dup(int fd)
-const dup = declare('dup', 'int', ['int'])
-// int ioctl(int fd, unsigned long request, ...)
-const ioctl = declare('ioctl', 'int', ['int', 'uint'])
+const { AF_UNIX, FIOCLEX, FIONBIO, SOCK_CLOEXEC, SOCK_NONBLOCK } =
+  host.constants
+const isLinux = process.platform === 'linux'
+const F_SETFD = 2 // on every platform
+const FD_CLOEXEC = 1 // on every platform
+const F_DUPFD_CLOEXEC = 1030 // <linux/fcntl.h>
 
-const { AF_UNIX, FIOCLEX, SOCK_CLOEXEC, SOCK_NONBLOCK } = host.constants
-const TYPE = host.constants.SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK
+/** The types of Unix sockets: SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM. */
+export type SocketType = 'stream' | 'seqpacket' | 'datagram'
 
-/** An address that goes in, or the two descriptors that come out. */
-const value = allocate(128)
+const types: Readonly<Record<SocketType, number>> = {
+  stream: host.constants.SOCK_STREAM,
+  seqpacket: host.constants.SOCK_SEQPACKET,
+  datagram: host.constants.SOCK_DGRAM,
+}
 
-/** socket(2). The caller owns the descriptor. */
-export function newSocket(): number {
-  const made = check('socket', socket(AF_UNIX, TYPE, 0))
-  return SOCK_CLOEXEC === 0 ? ownedFd(made) : made
+/** What a new socket has. */
+export type SocketOptions = {
+  /** Default: 'stream'. macOS has no 'seqpacket'. */
+  readonly type?: 'stream' | 'seqpacket'
+  /**
+   * Has the kernel tell of each message who sent it, in a control message
+   * (SO_PASSCRED, Linux). Default: false.
+   */
+  readonly passCredentials?: boolean
+  /**
+   * Has the kernel refuse descriptors that the peer sends: it gets EPERM (Linux
+   * 6.16 and later; elsewhere nothing changes). Default: false.
+   */
+  readonly refuseFds?: boolean
+}
+
+/** The number of a type of socket, such as SOCK_STREAM. */
+export function typeNumber(type: SocketType): number {
+  const number = types[type]
+  if (number !== undefined) return number
+  const known = Object.keys(types).join(', ')
+  throw new RangeError(`Expected type as one of ${known}, got ${String(type)}`)
+}
+
+/**
+ * socket(2). The caller owns the descriptor.
+ *
+ * @throws RangeError for another type; Error EPROTONOSUPPORT
+ */
+export function newSocket(
+  type: SocketType = 'stream',
+  options: Omit<SocketOptions, 'type'> = {},
+): number {
+  const flags = typeNumber(type) | SOCK_CLOEXEC | SOCK_NONBLOCK
+  const fd = ownedFd(check('socket', c.socket(AF_UNIX, flags, 0)))
+  try {
+    applyOptions(fd, options)
+    return fd
+  } catch (error) {
+    closeFd(fd)
+    throw error
+  }
+}
+
+/** Options of a socket that exists. */
+export function applyOptions(
+  fd: number,
+  { passCredentials, refuseFds }: Omit<SocketOptions, 'type'>,
+): void {
+  if (passCredentials) setPassCredentials(fd)
+  if (refuseFds) refuseDescriptors(fd)
 }
 
 /**
  * socketpair(2). The caller owns both descriptors.
  *
- * @param isBlocking as a program that is not Node expects to inherit its end; a
- * UnixConn works with either kind
+ * @param options.isBlocking as a program that is not Node expects to inherit
+ * its end; a UnixConn works with either kind
  */
-export function newSocketpair(isBlocking = false): [number, number] {
-  const type = isBlocking ? TYPE & ~SOCK_NONBLOCK : TYPE
-  check('socketpair', socketpair(AF_UNIX, type, 0, value.address))
+export function newSocketpair({
+  type = 'stream',
+  isBlocking = false,
+}: {
+  readonly type?: SocketType
+  readonly isBlocking?: boolean
+} = {}): [number, number] {
+  const nonBlocking = isBlocking ? 0 : SOCK_NONBLOCK
+  const flags = typeNumber(type) | SOCK_CLOEXEC | nonBlocking
+  check('socketpair', c.socketpair(AF_UNIX, flags, 0, value.address))
   const [one, other] = [value.bytes.readInt32LE(0), value.bytes.readInt32LE(4)]
   if (SOCK_CLOEXEC !== 0) return [one, other]
   try {
@@ -70,46 +117,79 @@ export function newSocketpair(isBlocking = false): [number, number] {
 
 /** bind(2): 0 or -errno. Creates the socket file, unless `path` is abstract. */
 export function bindTo(fd: number, path: string): number {
-  return bind(fd, value.address, writeAddress(path))
+  return c.bind(fd, value.address, writeAddress(path))
 }
 
 /** listen(2): 0 or -errno. */
 export function listenOn(fd: number, backlog: number): number {
-  return listen(fd, backlog)
+  return c.listen(fd, backlog)
+}
+
+/**
+ * getsockname(2) of a Unix socket: its path, `'\0name'` for an abstract name,
+ * '' for none.
+ *
+ * @throws Error EBADF, ENOTSOCK
+ */
+export function pathOf(fd: number): string {
+  valueLength.bytes.writeUInt32LE(value.bytes.length)
+  const result = c.getsockname(fd, value.address, valueLength.address)
+  check('getsockname', result)
+  return parseUnixAddress(
+    value.bytes.subarray(0, valueLength.bytes.readUInt32LE()),
+  )
 }
 
 /** connect(2): 0 or -errno. */
 export function connectTo(fd: number, path: string): number {
-  return connect(fd, value.address, writeAddress(path))
+  return c.connect(fd, value.address, writeAddress(path))
 }
 
 /** accept(2): a descriptor, which the caller owns, or -errno. */
 export function acceptFrom(fd: number): number {
   if (SOCK_CLOEXEC !== 0) {
-    return accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
+    return c.accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)
   }
-  const accepted = accept(fd, NULL, NULL)
+  const accepted = c.accept(fd, NULL, NULL)
   if (accepted < 0) return accepted
-  const result = ioctl(accepted, FIOCLEX)
+  const result = c.ioctl(accepted, FIOCLEX, NULL)
   if (result >= 0) return accepted
   closeFd(accepted)
   return result
 }
 
 /**
- * FIOCLEX: makes a descriptor close-on-exec.
+ * Makes a descriptor close-on-exec: no child inherits it by accident.
  *
  * @returns `fd`
  * @throws RangeError for what is no descriptor; Error EBADF
- * @see FIOCLEX in ioctl(2)
+ * @see F_SETFD in fcntl(2), FIOCLEX in ioctl(2)
  */
 export function setCloseOnExec(fd: number): number {
-  check('ioctl', ioctl(checkFd(fd), FIOCLEX))
+  checkFd(fd)
+  // An O_PATH descriptor has no ioctl(2), and elsewhere fcntl(2) cannot be
+  // given its argument (see libc.ts).
+  if (isLinux) check('fcntl', c.fcntl(fd, F_SETFD, FD_CLOEXEC))
+  else check('ioctl', c.ioctl(fd, FIOCLEX, NULL))
   return fd
 }
 
-/** setCloseOnExec for a new descriptor, which is closed if that fails. */
+/**
+ * O_NONBLOCK, for everyone who has the same open file description. Nothing for
+ * what is not open, and where the argument cannot be given (see libc.ts).
+ */
+export function setNonBlocking(fd: number): void {
+  if (!isLinux) return
+  value.bytes.writeInt32LE(1)
+  c.ioctl(fd, FIONBIO, value.address)
+}
+
+/**
+ * A new descriptor, close-on-exec also where the call that made it could not
+ * say so. It is closed if that fails.
+ */
 export function ownedFd(fd: number): number {
+  if (SOCK_CLOEXEC !== 0) return fd
   try {
     return setCloseOnExec(fd)
   } catch (error) {
@@ -122,42 +202,53 @@ export function ownedFd(fd: number): number {
  * dup(2), close-on-exec. The caller owns the copy.
  *
  * @throws RangeError for what is no descriptor; Error EBADF; EMFILE
- * @see dup(2)
+ * @see dup(2), F_DUPFD_CLOEXEC in fcntl(2)
  */
 export function duplicate(fd: number): number {
-  return ownedFd(check('dup', dup(checkFd(fd))))
+  checkFd(fd)
+  if (isLinux) return check('fcntl', c.fcntl(fd, F_DUPFD_CLOEXEC, 0))
+  return ownedFd(check('dup', c.dup(fd)))
 }
 
 /** shutdown(2) for writing: the peer reads to the end of file. */
 export function shutdownWriting(fd: number): void {
   const SHUT_WR = 1 // on every platform
-  check('shutdown', shutdown(fd, SHUT_WR))
+  check('shutdown', c.shutdown(fd, SHUT_WR))
 }
 
 /**
  * close(2), through libc: what libc opened is unknown to Node, whose closeSync
- * in a worker thread prints a warning for such a number. Reports no error,
- * because after close(2) the number is free whatever it returned.
+ * in a worker thread prints a warning for such a number. Never throws: after
+ * close(2) the number is free whatever it returned.
  */
 export function closeFd(fd: number): void {
-  close(fd)
+  c.close(fd)
 }
 
 /**
- * Closes a descriptor that was received and is not delivered. If it is a
- * socket, SO_LINGER is turned off first: with it close(2) of the last
+ * close(2) of what a stranger may have made, in libuv's pool, where it may take
+ * its time: a file on FUSE can hold it for as long as its server chooses. In a
+ * worker thread at once, as Node would print a warning there. Never throws.
+ */
+export function closeLater(fd: number): void {
+  if (!isMainThread || fd < 0) return closeFd(fd)
+  closeInPool(fd, () => {}) // After close(2) the number is free anyway.
+}
+
+/**
+ * Closes a descriptor that was received and is not delivered, or not wanted. If
+ * it is a socket, SO_LINGER is turned off first: with it close(2) of the last
  * descriptor of a TCP socket blocks for as long as the sender chose. That turns
  * it off for everyone who has the same socket. Never throws: what is not open,
- * or no descriptor, is passed over.
- *
- * A file on FUSE whose server is slow can still block close(2).
+ * or no descriptor, is passed over. In the main thread the number is free a
+ * moment later, as close(2) is called in libuv's pool.
  *
  * @see SO_LINGER in socket(7)
  */
 export function closeReceived(fd: number): void {
   if (!isInt(fd)) return
   turnLingerOff(fd)
-  closeFd(fd)
+  closeLater(fd)
 }
 
 // Puts the address where calls take it from; returns its length in bytes.

@@ -1,5 +1,5 @@
 // What a call that takes an AbortSignal rejects with: the same as Node's own.
-// Read next: lib/wait/writable.ts.
+// Read next: lib/wait/line.ts.
 
 /** An AbortError, whose `cause` is the reason that the signal gives. */
 export function abortError(signal: AbortSignal | undefined): Error {

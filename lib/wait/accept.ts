@@ -7,18 +7,16 @@
 import { constants } from 'node:os'
 
 import { systemError } from '../libc.ts'
-import { acceptFrom } from '../socket/unix.ts'
-import { abortError } from './abort.ts'
-import { Watcher } from './watcher.ts'
+import { checkFd, isListening } from '../socket/options.ts'
+import { acceptFrom, closeFd, setNonBlocking } from '../socket/unix.ts'
+import { Line } from './line.ts'
+import { READABLE, Watch } from './watch.ts'
 
-const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK } = constants.errno
+const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP } =
+  constants.errno
 
-/**
- * Errors that say that this descriptor will never give a connection. EOPNOTSUPP
- * is not among them: from TCP it means that the network refused one connection,
- * and of a datagram socket, which has it too, no Watcher can be made.
- */
-const LASTING = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
+/** Errors that say that this descriptor will never give a connection. */
+const NEVER_ACCEPTS = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
 
 /** Pause after an error that may pass, in ms: no event says when it has. */
 const RETRY_DELAY = 20
@@ -29,16 +27,13 @@ const ACCEPTED_PER_TURN = 64
 /** One warning for each kind of error in this time, in ms. */
 const WARNING_INTERVAL = 60_000
 
-type Waiting = {
-  readonly resolve: (fd: number | undefined) => void
-  readonly reject: (reason: Error) => void
-}
-
 export type AcceptorOptions = {
   /** For error details: the address of the socket. */
   readonly address?: string
-  /** Called for an error after which accepting goes on, at most once a minute
-   * for each kind. Unless given, the error is a warning of the process */
+  /**
+   * Called for an error after which accepting goes on, at most once a minute
+   * for each kind. Default: the error is a warning of the process.
+   */
   readonly onWarning?: (warning: Error) => void
 }
 
@@ -51,26 +46,28 @@ export class Acceptor {
   readonly #fd: number
   readonly #address: string
   readonly #onWarning: (warning: Error) => void
-  readonly #watcher: Watcher
-  readonly #waiting: Waiting[] = []
+  readonly #watch: Watch
+  readonly #line = new Line<undefined>()
   /** When an error was last told, by its number. */
   readonly #warned = new Map<number, number>()
   #pause: NodeJS.Timeout | undefined
-  #keepsAlive = true
+  /** The end of this turn of the event loop, when accepting goes on. */
+  #nextTurn: NodeJS.Immediate | undefined
+  #isReferenced = true
   #closed = false
   #accepted = 0
 
   /**
    * @param fd a listening socket, which becomes non-blocking. close() closes
    * it; if this throws, it remains the caller's
+   * @throws RangeError for what is no descriptor
    */
   constructor(fd: number, options: AcceptorOptions = {}) {
-    this.#fd = fd
+    this.#fd = checkFd(fd)
     this.#address = options.address ?? ''
     this.#onWarning = options.onWarning ?? warn
-    this.#watcher = new Watcher(fd, (failure) => {
+    this.#watch = new Watch(fd, 'edge', () => {
       this.#accepted = 0
-      if (failure) this.#fail(failure)
       this.#serve()
     })
   }
@@ -84,71 +81,84 @@ export class Acceptor {
    * `accept`; AbortError
    */
   next(signal?: AbortSignal): Promise<number | undefined> {
-    return new Promise((resolve, reject) => {
-      if (signal?.aborted) return reject(abortError(signal))
-      if (this.#closed) return resolve(undefined)
-      const onAbort = (): void => {
-        this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-        waiting.reject(abortError(signal))
-        this.#serve()
-      }
-      const settle = (): void => signal?.removeEventListener('abort', onAbort)
-      const waiting: Waiting = {
-        resolve: (fd) => {
-          settle()
-          resolve(fd)
-        },
-        reject: (reason) => {
-          settle()
-          reject(reason)
-        },
-      }
-      signal?.addEventListener('abort', onAbort)
-      this.#waiting.push(waiting)
-      this.#serve()
-    })
+    if (this.#closed) return Promise.resolve(undefined)
+    const serve = (): void => this.#serve()
+    const accepted = this.#line.join<number>(undefined, signal, serve)
+    this.#serve()
+    return accepted
   }
 
   /** Closes the listening socket; every next() gives undefined. */
   close(): void {
+    if (this.#closed) return
     this.#closed = true
     clearTimeout(this.#pause)
-    this.#watcher.close()
-    for (const { resolve } of this.#waiting.splice(0)) resolve(undefined)
+    clearImmediate(this.#nextTurn)
+    this.#watch.end()
+    closeFd(this.#fd)
+    while (!this.#line.isEmpty) this.#line.resolveFirst(undefined)
   }
 
-  /** Whether a next() that waits keeps the process alive. It does at first. */
-  keepAlive(keepsAlive: boolean): void {
-    this.#keepsAlive = keepsAlive
-    this.#watcher.keepAlive(keepsAlive)
-    if (keepsAlive) this.#pause?.ref()
-    else this.#pause?.unref()
+  /** A next() that waits keeps the process alive, as it does at first. */
+  ref(): void {
+    this.#isReferenced = true
+    this.#watch.ref()
+    this.#pause?.ref()
+  }
+
+  /** A next() that waits does not keep the process alive. */
+  unref(): void {
+    this.#isReferenced = false
+    this.#watch.unref()
+    this.#pause?.unref()
   }
 
   #serve(): void {
-    while (this.#waiting.length > 0 && this.#pause === undefined) {
-      if (this.#accepted === ACCEPTED_PER_TURN) return this.#watcher.watch()
+    if (this.#pause || this.#nextTurn || this.#closed) return
+    if (this.#line.isEmpty) return this.#watch.cancel(READABLE)
+    // O_NONBLOCK belongs to the open file description, and another process that
+    // has it may have turned it off: then accept(2) would wait in the kernel.
+    setNonBlocking(this.#fd)
+    while (!this.#line.isEmpty) {
+      if (this.#accepted === ACCEPTED_PER_TURN) return this.#serveNextTurn()
       const result = acceptFrom(this.#fd)
-      if (result >= 0) {
-        this.#accepted++
-        this.#waiting.shift()?.resolve(result)
-      } else if (result === -EAGAIN) {
-        return this.#watcher.watch()
-      } else {
-        this.#takeError(result)
-      }
+      if (result === -EAGAIN) return this.#wait()
+      if (result < 0) return this.#takeError(result)
+      this.#accepted++
+      this.#line.resolveFirst(result)
     }
-    this.#watcher.rest()
+  }
+
+  #wait(): void {
+    try {
+      this.#watch.wait(READABLE)
+    } catch (error) {
+      this.#fail(error as Error)
+    }
+  }
+
+  // The backlog is not empty, so the watch would not tell.
+  #serveNextTurn(): void {
+    this.#nextTurn = setImmediate(() => {
+      this.#nextTurn = undefined
+      this.#accepted = 0
+      this.#serve()
+    })
   }
 
   #takeError(errno: number): void {
     const error = systemError('accept', errno, this.#address)
-    if (LASTING.includes(-errno)) return this.#fail(error)
+    // From TCP EOPNOTSUPP says that the network refused one connection, from a
+    // socket of datagrams that there will never be one.
+    const isLasting =
+      NEVER_ACCEPTS.includes(-errno) ||
+      (errno === -EOPNOTSUPP && !isListening(this.#fd))
+    if (isLasting) return this.#fail(error)
     this.#pause = setTimeout(() => {
       this.#pause = undefined
       this.#serve()
     }, RETRY_DELAY)
-    this.keepAlive(this.#keepsAlive)
+    if (!this.#isReferenced) this.#pause.unref()
     const now = performance.now()
     const last = this.#warned.get(errno) ?? Number.NEGATIVE_INFINITY
     if (now - last < WARNING_INTERVAL) return
@@ -161,8 +171,8 @@ export class Acceptor {
     }
   }
 
-  #fail(error: Error): void {
-    for (const { reject } of this.#waiting.splice(0)) reject(error)
+  #fail(reason: Error): void {
+    while (!this.#line.isEmpty) this.#line.rejectFirst(reason)
   }
 }
 
@@ -171,19 +181,32 @@ export function warn(error: Error): void {
   process.emitWarning(error)
 }
 
+/** A listening socket that can be taken over, such as a ListeningSocket. */
+export type Detachable = {
+  /** Gives the descriptor away: it is the caller's from then on. */
+  detach(): number
+}
+
+/** Of connectionsOn(). */
+export type ConnectionsOptions = {
+  /** Ends the loop, without an error. */
+  readonly signal?: AbortSignal | undefined
+}
+
 /**
  * The descriptors of the connections that come in on a listening socket. The
  * caller owns, and closes, each. They are non-blocking and close-on-exec.
  *
- * @param fd closed when this ends
- * @param signal ends it, without an error
- * @throws Error as Acceptor
+ * @param listening its descriptor, or the ListeningSocket that has it, which is
+ * closed from then on. The descriptor is closed when the loop ends
+ * @throws RangeError for what is no descriptor; Error as Acceptor
  * @see accept(2)
  */
 export async function* connectionsOn(
-  fd: number,
-  signal?: AbortSignal,
+  listening: number | Detachable,
+  { signal }: ConnectionsOptions = {},
 ): AsyncGenerator<number, void, void> {
+  const fd = typeof listening === 'number' ? listening : listening.detach()
   const acceptor = new Acceptor(fd)
   const stop = (): void => acceptor.close()
   signal?.addEventListener('abort', stop)

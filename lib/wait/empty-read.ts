@@ -1,4 +1,5 @@
-// Waiting with a read into an empty buffer: works with every Node.
+// The event loop's watch of one descriptor, by a read into an empty buffer: it
+// works with every Node, and in worker threads.
 //
 // A plain read would throw passed descriptors away, and Node has no function
 // that tells whether a socket is readable. But libuv asks its caller for a
@@ -7,76 +8,59 @@
 // the socket with that error. So this is a net.Socket with an empty read
 // buffer, whose destroy() takes ENOBUFS to mean "readable". It comes for end of
 // file too, and on a listening socket for a connection that waits.
-// Read next: lib/wait/abort.ts.
+// Read next: lib/wait/uv-poll.ts.
 
 import { Socket } from 'node:net'
 
-/** As a Watcher, but for whenWritable(), which watcher.ts adds. */
-export class EmptyRead extends Socket {
-  readonly #onReadable: (failure?: Error) => void
-  /** Whether libuv reports: it does until pause(), which costs a call. */
-  #reading = true
-  #watching = false
-  #keepsAlive = true
+import type { LoopWatch } from './types.ts'
 
-  /** As of every Watcher. */
-  constructor(fd: number, onReadable: (failure?: Error) => void) {
+/** Owns its descriptor, which becomes non-blocking. */
+export class EmptyRead extends Socket implements LoopWatch {
+  readonly #onReadable: () => void
+  readonly #onFailure: (reason: Error) => void
+
+  /**
+   * Unreferenced at first.
+   *
+   * @param onReadable called in each turn of the event loop in which a read
+   * would not block, until pause()
+   * @param onFailure called if this Node does something else with an empty
+   * buffer
+   * @throws Error ERR_INVALID_FD_TYPE for what is no socket, pipe or terminal;
+   * then `fd` remains the caller's
+   */
+  constructor(
+    fd: number,
+    onReadable: () => void,
+    onFailure: (reason: Error) => void,
+  ) {
     // The callback would be for bytes that were read, so it is never called.
     const onread = { buffer: Buffer.alloc(0), callback: Boolean }
     // Declared before the call: @types/node 20 does not know `onread` here.
     const options = { fd, onread, allowHalfOpen: true }
     super(options)
     this.#onReadable = onReadable
-    this.once('end', () => onReadable(cannotWait()))
-    super.unref()
+    this.#onFailure = onFailure
+    this.once('end', () => onFailure(cannotWait('end of file')))
+    this.unref()
   }
 
-  watch(): void {
-    if (this.destroyed || this.#watching) return
-    this.#watching = true
-    if (this.#keepsAlive) super.ref()
-    if (this.#reading) return
-    this.#reading = true
-    this.resume()
-  }
-
-  // libuv goes on until it reports the next time. Mostly watch() is called
-  // again before that, and then neither pause() nor resume() is needed.
-  rest(): void {
-    if (this.destroyed || !this.#watching) return
-    this.#watching = false
-    super.unref()
-  }
-
-  keepAlive(keepsAlive: boolean): void {
-    this.#keepsAlive = keepsAlive
-    if (this.destroyed || !this.#watching) return
-    if (keepsAlive) super.ref()
-    else super.unref()
-  }
-
+  /** Closes the descriptor, at once. */
   close(): void {
     super.destroy()
   }
 
-  // Node calls this with the error of a failed read or write. One of write()
-  // has been told to its callback, and a socket that cannot be written to can
-  // still be read from: it stays open.
+  // Node calls this with the error of a failed read.
   override destroy(error?: NodeJS.ErrnoException): this {
-    if (error?.code !== 'ENOBUFS') return this
-    if (this.#watching) {
-      this.#onReadable()
-    } else {
-      this.#reading = false
-      this.pause()
-    }
+    if (error?.code === 'ENOBUFS') this.#onReadable()
+    else this.#onFailure(cannotWait(String(error?.code)))
     return this
   }
 }
 
-function cannotWait(): Error {
+function cannotWait(got: string): Error {
   return new Error(
-    'Expected ENOBUFS for a read into an empty buffer, got end of file: ' +
+    `Expected ENOBUFS for a read into an empty buffer, got ${got}: ` +
       `Node ${process.version} cannot wait for a socket without reading it`,
   )
 }

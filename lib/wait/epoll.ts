@@ -1,24 +1,24 @@
 // epoll(7): a list of descriptors in the kernel, and a descriptor that becomes
-// readable as soon as one on the list is ready. So one watcher waits for all of
-// them, and for more than reading: for room to write, too.
+// readable as soon as one on the list is ready. So the event loop watches one
+// descriptor, and any number of others wait behind it:
 //
-//    event loop's epoll ---> watcher ---> our epoll ---> any number of sockets
+//    event loop ---> our epoll instance ---> sockets, pipes, terminals, ...
 //
-// Node makes a net.Socket from a socket, pipe or terminal only, and checks that
-// in its constructor. The event loop registers the number later, when it first
-// waits, and takes whatever can be polled. In between, dup3(2) puts the epoll
-// instance in the place of a socket. The watcher never reads, so it works with
-// either.
+// epoll sets no flag on what it waits for, and takes whatever can be polled. A
+// thread has one such list, made when it first waits, and kept.
 //
-// Linux only. Open epoll(7) and epoll_ctl(2) beside it.
-// Read next: lib/wait/watchset.ts.
+// Linux only. Open epoll(7), epoll_ctl(2) and epoll_wait(2) beside it.
+// Read next: lib/wait/empty-read.ts.
 
-import { closeSync } from 'node:fs'
+import { constants } from 'node:os'
+import { isMainThread } from 'node:worker_threads'
 
 import { host } from '../layouts.ts'
-import { allocate, check, declare } from '../libc.ts'
-import { newSocketpair } from '../socket/unix.ts'
+import { allocate, check, declare, engineName } from '../libc.ts'
+import { closeFd, duplicate, newSocketpair } from '../socket/unix.ts'
 import { EmptyRead } from './empty-read.ts'
+import type { LoopWatch, OnReady, Trigger, Watch } from './types.ts'
+import { UvPoll } from './uv-poll.ts'
 
 // int epoll_create1(int flags)
 const epoll_create1 = declare('epoll_create1', 'int', ['int'])
@@ -26,7 +26,7 @@ const epoll_create1 = declare('epoll_create1', 'int', ['int'])
 const epoll_ctl = declare('epoll_ctl', 'int', ['int', 'int', 'int', 'pointer'])
 // int epoll_wait(int epfd, struct epoll_event *events, int maxevents,
 //                int timeout)
-const epoll_wait = declare('epoll_wait', 'int', [
+const epoll_wait = declare('epoll_wait', 'int or -1', [
   'int',
   'pointer',
   'int',
@@ -35,118 +35,264 @@ const epoll_wait = declare('epoll_wait', 'int', [
 // int dup3(int fd, int newfd, int flags)
 const dup3 = declare('dup3', 'int', ['int', 'int', 'int'])
 
-export const EPOLLIN = 1
-export const EPOLLOUT = 4
+const EPOLLIN = 0x1
+const EPOLLOUT = 0x4
+const EPOLLERR = 0x8
+const EPOLLHUP = 0x10
+const EPOLLRDHUP = 0x2000
+/** Tells each time that more has come, not for as long as something is there. */
+const EPOLLET = 1 << 31
+/** Tells once, and then not before the next EPOLL_CTL_MOD. */
 const EPOLLONESHOT = 1 << 30
+
 const EPOLL_CTL_ADD = 1
 const EPOLL_CTL_DEL = 2
+const EPOLL_CTL_MOD = 3
 
-const event = host.epoll_event
+const EEXIST = -constants.errno.EEXIST
 
-/** Events fetched in one call. What is left over wakes the watcher again. */
+const layout = host.epoll_event
+
+/** Events fetched in one call. The event loop asks again for what is left. */
 const EVENTS_PER_CALL = 64
 
-const events = allocate(EVENTS_PER_CALL * event.size)
+const memory = allocate(EVENTS_PER_CALL * layout.size)
 
-/** One epoll instance, and a watcher that waits for it. */
-export class Epoll {
-  readonly #epoll: number
-  readonly #watcher: EmptyRead
-  readonly #onReady: (fd: number) => void
-  /** On the list, whether reported or not. */
-  readonly #fds = new Set<number>()
-  /** Found ready, and not reported yet. */
-  readonly #found = new Set<number>()
+let list: { readonly fd: number; readonly loop: LoopWatch } | undefined
+/** Why the event loop cannot watch the list, if it cannot. */
+let failure: Error | undefined
+/** Those that wait or have waited, by the number that is on the list. */
+const watches = new Map<number, EpollWatch>()
+const LARGEST_ID = 0x3fffffff
+let lastId = 0
+/** Those that were found ready; the next to be told is at `next`. */
+const ready: EpollWatch[] = []
+let next = 0
+/** How many of those that wait keep the process alive. */
+let held = 0
+let isHeld = false
+let isTelling = false
 
-  /**
-   * @param onReady called with each descriptor that became ready
-   * @throws Error EMFILE, ENFILE, ENOMEM; then nothing is left open
-   */
-  constructor(onReady: (fd: number) => void) {
+/** A watch of one descriptor by way of the list. */
+export class EpollWatch implements Watch {
+  #fd: number
+  readonly #isLevel: boolean
+  readonly #onReady: OnReady
+  /** On the list: this number. 0 if it is not there. */
+  #id = 0
+  /** Whether #fd is a duplicate, as the given one was on the list already. */
+  #isDuplicate = false
+  /** The events that somebody waits for. */
+  #waiting = 0
+  /** The events that the kernel tells of. */
+  #armed = 0
+  #found = 0
+  #isReferenced = true
+  #holds = false
+
+  constructor(fd: number, trigger: Trigger, onReady: OnReady) {
+    this.#fd = fd
+    this.#isLevel = trigger === 'level'
     this.#onReady = onReady
-    const { SOCK_CLOEXEC } = host.constants // EPOLL_CLOEXEC is the same bit
-    const made = check('epoll_create1', epoll_create1(SOCK_CLOEXEC))
-    const surplus = new Set([made])
-    let watcher: EmptyRead | undefined
-    try {
-      const [place, other] = newSocketpair()
-      surplus.add(other).add(place)
-      watcher = new EmptyRead(place, () => this.#fetch())
-      surplus.delete(place)
-      check('dup3', dup3(made, place, SOCK_CLOEXEC))
-      this.#epoll = place
-      this.#watcher = watcher
-    } catch (error) {
-      watcher?.close()
-      throw error
-    } finally {
-      for (const fd of surplus) closeSync(fd)
+  }
+
+  wait(events: number): void {
+    if (failure) throw failure
+    const waiting = this.#waiting | events
+    // With EPOLLONESHOT the kernel has forgotten what it told.
+    if (this.#isLevel || (waiting & ~this.#armed) !== 0) {
+      check('epoll_ctl', this.#arm(waiting), `descriptor ${this.#fd}`)
     }
+    this.#waiting = waiting
+    this.#updateHold()
   }
 
-  /**
-   * Reports `fd` once, when one of `interest` is so, or when it is hung up.
-   * Does not own it.
-   *
-   * @throws Error EBADF; EPERM for what cannot be waited for, such as a file;
-   * ENOMEM; ENOSPC at the limit of watches (epoll(7))
-   */
-  add(fd: number, interest: number): void {
-    events.bytes.writeUInt32LE(interest | EPOLLONESHOT)
-    events.bytes.writeInt32LE(fd, event.data)
-    const { address } = events
-    const added = epoll_ctl(this.#epoll, EPOLL_CTL_ADD, fd, address)
-    check('epoll_ctl', added, `descriptor ${fd}`)
-    this.#fds.add(fd)
-    this.#watcher.watch()
+  // The kernel still tells, once, which is then ignored: mostly the next wait()
+  // comes before that.
+  cancel(events: number): void {
+    this.#waiting &= ~events
+    this.#updateHold()
   }
 
-  /**
-   * Takes `fd` off the list; false if it was not there. To be done before it is
-   * closed: the list names the open file description, which lives on if another
-   * process has it too, and would be reported under a number that by then is
-   * another descriptor's.
-   */
-  delete(fd: number): boolean {
-    if (!this.#fds.delete(fd)) return false
-    this.#found.delete(fd)
-    epoll_ctl(this.#epoll, EPOLL_CTL_DEL, fd, events.address)
-    if (this.#fds.size === 0) this.#watcher.rest()
-    return true
+  ref(): void {
+    this.#isReferenced = true
+    this.#updateHold()
   }
 
-  /** The wait does not keep the process alive. */
   unref(): void {
-    this.#watcher.keepAlive(false)
+    this.#isReferenced = false
+    this.#updateHold()
   }
 
-  /** Closes the epoll instance, and none of the descriptors on its list. */
-  close(): void {
-    this.#watcher.close()
-    this.#fds.clear()
-    this.#found.clear()
+  end(): void {
+    this.cancel(EPOLLIN | EPOLLOUT)
+    if (this.#id === 0) return
+    this.#control(EPOLL_CTL_DEL, 0)
+    watches.delete(this.#id)
+    this.#id = 0
+    this.#armed = 0
+    if (this.#isDuplicate) closeFd(this.#fd)
+    this.#isDuplicate = false
   }
 
-  #fetch(): void {
-    const { bytes, address } = events
-    // -EINTR is the one failure left: the watcher reports again.
-    const found = epoll_wait(this.#epoll, address, EVENTS_PER_CALL, 0)
-    // All are taken out first: add(), called by onReady, writes over them.
-    for (let at = 0; at < found * event.size; at += event.size) {
-      this.#found.add(bytes.readInt32LE(at + event.data))
+  /** Notes what epoll_wait(2) has found. An error or a hang-up is both. */
+  note(events: number): void {
+    const isBoth = (events & (EPOLLERR | EPOLLHUP)) !== 0
+    if (isBoth || events & (EPOLLIN | EPOLLRDHUP)) this.#found |= EPOLLIN
+    if (isBoth || events & EPOLLOUT) this.#found |= EPOLLOUT
+    ready.push(this)
+  }
+
+  /** Calls the owner with what was noted, as far as it waits for that. */
+  tell(): void {
+    if (this.#id === 0) return
+    let found = this.#found & this.#waiting
+    const unwanted = this.#found & ~this.#waiting
+    this.#found = 0
+    const left = this.#waiting & ~found
+    if (this.#isLevel) {
+      // If the kernel does not take it, the owner's next call meets the error.
+      if (left !== 0 && this.#arm(left) < 0) found |= left
+    } else if (unwanted & this.#armed & EPOLLOUT) {
+      // Each time that the peer reads there is room again. Nobody needs it.
+      this.#arm(left)
     }
-    this.#report()
+    this.#waiting &= ~found
+    this.#updateHold()
+    if (found !== 0) this.#onReady(found)
   }
 
-  #report(): void {
+  // Has the kernel tell of `waiting`: 0 or -errno. By edges it always tells that
+  // something has come, as most waits are for that.
+  #arm(waiting: number): number {
+    const events = this.#isLevel ? waiting : waiting | EPOLLIN
+    const how = this.#isLevel ? EPOLLONESHOT : EPOLLET | EPOLLRDHUP
+    const result =
+      this.#id === 0
+        ? this.#add(events | how)
+        : this.#control(EPOLL_CTL_MOD, events | how)
+    if (result >= 0) this.#armed = events
+    return result
+  }
+
+  #add(events: number): number {
+    list ??= newList()
+    const id = newId()
+    this.#id = id
+    let result = this.#control(EPOLL_CTL_ADD, events)
+    if (result === EEXIST) {
+      // Two waits for one descriptor: the list has a number once.
+      this.#id = 0
+      this.#fd = duplicate(this.#fd)
+      this.#isDuplicate = true
+      this.#id = id
+      result = this.#control(EPOLL_CTL_ADD, events)
+    }
+    if (result >= 0) watches.set(id, this)
+    else this.#id = 0
+    return result
+  }
+
+  #control(operation: number, events: number): number {
+    memory.bytes.writeInt32LE(events)
+    memory.bytes.writeInt32LE(this.#id, layout.data)
+    return epoll_ctl(list?.fd ?? -1, operation, this.#fd, memory.address)
+  }
+
+  #updateHold(): void {
+    const kept = this.#isReferenced ? EPOLLIN | EPOLLOUT : EPOLLOUT
+    const holds = (this.#waiting & kept) !== 0
+    if (holds === this.#holds) return
+    this.#holds = holds
+    held += holds ? 1 : -1
+    // Of those that are told most wait again at once.
+    if (!isTelling) holdProcess()
+  }
+}
+
+// Not the descriptor: its number may be another descriptor's by the time that
+// an event is told.
+function newId(): number {
+  do lastId = lastId === LARGEST_ID ? 1 : lastId + 1
+  while (watches.has(lastId))
+  return lastId
+}
+
+function holdProcess(): void {
+  const mustHold = held > 0
+  if (mustHold === isHeld) return
+  isHeld = mustHold
+  if (mustHold) list?.loop.ref()
+  else list?.loop.unref()
+}
+
+function newList() {
+  const made = check(
+    'epoll_create1',
+    epoll_create1(host.constants.SOCK_CLOEXEC),
+  )
+  if (engineName === 'node:ffi' && isMainThread) {
     try {
-      for (const fd of this.#found) {
-        this.#found.delete(fd)
-        this.#onReady(fd)
-      }
-    } finally {
-      // Where onReady throws, the kernel does not name the others again.
-      if (this.#found.size > 0) setImmediate(() => this.#report())
+      return { fd: made, loop: new UvPoll(made, fetch) }
+    } catch (error) {
+      closeFd(made)
+      throw error
     }
   }
+  return inPlaceOfSocket(made)
+}
+
+// Node makes a net.Socket from a socket, pipe or terminal only, and checks that
+// in its constructor. The event loop registers the descriptor later, when it
+// first waits, and takes whatever can be polled. In between, dup3(2) puts the
+// epoll instance in the place of a socket.
+function inPlaceOfSocket(made: number) {
+  const surplus = new Set([made])
+  let loop: EmptyRead | undefined
+  try {
+    const [place, other] = newSocketpair()
+    surplus.add(other).add(place)
+    loop = new EmptyRead(place, fetch, fail)
+    surplus.delete(place)
+    check('dup3', dup3(made, place, host.constants.SOCK_CLOEXEC))
+    return { fd: place, loop }
+  } catch (error) {
+    loop?.close()
+    throw error
+  } finally {
+    for (const fd of surplus) closeFd(fd)
+  }
+}
+
+// Called by the event loop.
+function fetch(): void {
+  const { bytes, address } = memory
+  // EINTR is the one failure left: the event loop calls again.
+  const found = epoll_wait(list?.fd ?? -1, address, EVENTS_PER_CALL, 0)
+  // All are noted first: wait(), called by an owner, writes over them.
+  for (let at = 0; at < found * layout.size; at += layout.size) {
+    const id = bytes.readInt32LE(at + layout.data)
+    watches.get(id)?.note(bytes.readInt32LE(at))
+  }
+  tellAll()
+}
+
+function tellAll(): void {
+  isTelling = true
+  try {
+    while (next < ready.length) ready[next++]?.tell()
+  } finally {
+    isTelling = false
+    holdProcess()
+    // Where one owner throws, the others have their turn all the same.
+    if (next < ready.length) setImmediate(tellAll)
+    else ready.length = next = 0
+  }
+}
+
+// Everyone tries again and, by what wait() throws, learns why it cannot wait.
+function fail(reason: Error): void {
+  failure = reason
+  for (const watch of watches.values()) watch.note(EPOLLERR)
+  tellAll()
 }

@@ -49,7 +49,7 @@ function freePort(): number {
   for (;;) {
     lastPort++
     try {
-      closeSync(boundSocket('::', lastPort))
+      closeSync(boundSocket({ host: '::', port: lastPort }))
       return lastPort
     } catch {
       // Somebody has it.
@@ -300,7 +300,7 @@ t.test('a port that is taken is refused, with the reason', async (t) => {
 t.test('nobody listens on PORT', async (t) => {
   // It is bound, so that nobody else can listen there meanwhile.
   const port = freePort()
-  const bound = boundSocket('127.0.0.1', port)
+  const bound = boundSocket({ host: '127.0.0.1', port })
   t.teardown(() => closeSync(bound))
   const result = await run(t, client(freePort(), '127.0.0.1', `${port}`, 'x'))
   t.equal(result.code, 1)

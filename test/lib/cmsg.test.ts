@@ -2,25 +2,33 @@
 
 import { t } from 'tap'
 import {
+  align,
   buildRights,
-  cmsgAlign,
   cmsgLen,
   cmsgSpace,
-  descriptorsIn,
+  descriptorsFor,
   isRights,
+  lenFor,
   parseControlMessages,
+  parseFor,
+  parseRightsFor,
+  parseUnixCredentials,
   parseUnixRights,
+  SCM_RIGHTS,
+  SOL_SOCKET,
+  spaceFor,
+  unixCredentials,
   unixRights,
 } from '../../lib/cmsg.ts'
-import { type Abi, abis, selectAbi } from '../../lib/layouts.ts'
+import { type Abi, abis, host, selectAbi } from '../../lib/layouts.ts'
 
 const linux = selectAbi('linux', 'x64', 'LE')
 const layouts = [...new Set(Object.values(abis))]
 
 /** A control message of any type, for any layout. */
 function item(abi: Abi, level: number, type: number, data: Buffer): Buffer {
-  const bytes = Buffer.alloc(cmsgSpace(data.length, abi))
-  bytes.writeUInt32LE(cmsgLen(data.length, abi), abi.cmsghdr.cmsg_len)
+  const bytes = Buffer.alloc(spaceFor(data.length, abi))
+  bytes.writeUInt32LE(lenFor(data.length, abi), abi.cmsghdr.cmsg_len)
   bytes.writeInt32LE(level, abi.cmsghdr.cmsg_level)
   bytes.writeInt32LE(type, abi.cmsghdr.cmsg_type)
   data.copy(bytes, abi.cmsghdr.cmsg_data)
@@ -53,12 +61,12 @@ t.test('cmsgLen(), cmsgSpace() agree with C in every layout', async (t) => {
   for (const abi of layouts) {
     const { len, space } = golden[abi.name] ?? {}
     t.strictSame(
-      lengths.map((n) => cmsgLen(n, abi)),
+      lengths.map((n) => lenFor(n, abi)),
       len,
       `${abi.name} LEN`,
     )
     t.strictSame(
-      lengths.map((n) => cmsgSpace(n, abi)),
+      lengths.map((n) => spaceFor(n, abi)),
       space,
       `${abi.name} SPACE`,
     )
@@ -70,22 +78,22 @@ t.test('cmsgLen(), cmsgSpace() obey the laws of the macros', async (t) => {
     const broken: number[] = []
     for (let n = 0; n <= 256; n++) {
       const lawful =
-        cmsgLen(n, abi) - cmsgLen(0, abi) === n &&
-        cmsgSpace(n, abi) >= cmsgLen(n, abi) &&
-        cmsgSpace(n + 1, abi) >= cmsgSpace(n, abi) &&
-        cmsgSpace(n, abi) % abi.cmsgAlignment === 0 &&
-        cmsgAlign(n, abi) - n < abi.cmsgAlignment
+        lenFor(n, abi) - lenFor(0, abi) === n &&
+        spaceFor(n, abi) >= lenFor(n, abi) &&
+        spaceFor(n + 1, abi) >= spaceFor(n, abi) &&
+        spaceFor(n, abi) % abi.cmsgAlignment === 0 &&
+        align(n, abi) - n < abi.cmsgAlignment
       if (!lawful) broken.push(n)
     }
     t.strictSame(broken, [], abi.name)
-    t.ok(cmsgSpace(8, abi) < 2 * cmsgSpace(4, abi), 'two in one are smaller')
+    t.ok(spaceFor(8, abi) < 2 * spaceFor(4, abi), 'two in one are smaller')
   }
 })
 
-t.test('cmsgAlign(), cmsgLen(), cmsgSpace() refuse bad sizes', async (t) => {
+t.test('cmsgLen(), cmsgSpace() refuse bad sizes', async (t) => {
   const bad = [-1, 2 ** 31 - 1, Number.MAX_SAFE_INTEGER, 1.5, Number.NaN]
   for (const n of bad) {
-    for (const macro of [cmsgAlign, cmsgLen, cmsgSpace]) {
+    for (const macro of [cmsgLen, cmsgSpace]) {
       t.throws(() => macro(n), { name: 'RangeError' }, `${macro.name}(${n})`)
     }
   }
@@ -102,7 +110,7 @@ t.test('unixRights() builds the bytes of every layout', async (t) => {
     const bytes = buildRights([5, 6, 7], abi)
     t.equal(bytes.toString('hex'), built[abi.name], abi.name)
   }
-  t.strictSame(unixRights(5, 6, 7), buildRights([5, 6, 7]))
+  t.strictSame(unixRights(5, 6, 7), buildRights([5, 6, 7], host))
 })
 
 t.test('unixRights() needs no padding on darwin', async (t) => {
@@ -145,11 +153,11 @@ t.test('parseUnixRights() gives back what unixRights() took', async (t) => {
     for (const items of [...cases, [[0, 1, 2147483647]]]) {
       const control = Buffer.concat(items.map((fds) => buildRights(fds, abi)))
       const parse = (bytes: Buffer): number[][] =>
-        parseControlMessages(bytes, abi).map((m) => parseUnixRights(m, abi))
+        parseFor(bytes, abi).map((m) => parseRightsFor(m, abi))
       t.strictSame(parse(control), items, abi.name)
       const last = items.at(-1) ?? []
       const padding =
-        cmsgSpace(last.length * 4, abi) - cmsgLen(last.length * 4, abi)
+        spaceFor(last.length * 4, abi) - lenFor(last.length * 4, abi)
       const cut = control.subarray(0, control.length - padding)
       t.strictSame(parse(cut), items, 'without the last padding')
     }
@@ -168,23 +176,20 @@ t.test('parseControlMessages() works on a view into a buffer', async (t) => {
   t.strictSame(message && parseUnixRights(message), [8])
 })
 
-t.test(
-  'parseControlMessages() refuses lengths that are not true',
-  async (t) => {
-    for (const abi of layouts) {
-      const { cmsg_data, cmsg_len } = abi.cmsghdr
-      for (const length of [0, 8, cmsg_data - 1, 40, 2 ** 31, 2 ** 32 - 1]) {
-        const control = buildRights([3, 4], abi)
-        control.writeUInt32LE(length, cmsg_len)
-        t.throws(
-          () => parseControlMessages(control, abi),
-          { message: new RegExp(`Expected a cmsg_len of .* got ${length}$`) },
-          `${abi.name} ${length}`,
-        )
-      }
+t.test('parseFor() refuses lengths that are not true', async (t) => {
+  for (const abi of layouts) {
+    const { cmsg_data, cmsg_len } = abi.cmsghdr
+    for (const length of [0, 8, cmsg_data - 1, 40, 2 ** 31, 2 ** 32 - 1]) {
+      const control = buildRights([3, 4], abi)
+      control.writeUInt32LE(length, cmsg_len)
+      t.throws(
+        () => parseFor(control, abi),
+        { message: new RegExp(`Expected a cmsg_len of .* got ${length}$`) },
+        `${abi.name} ${length}`,
+      )
     }
-  },
-)
+  }
+})
 
 t.test('parseControlMessages() passes over a scrap at the end', async (t) => {
   for (const abi of layouts) {
@@ -193,10 +198,10 @@ t.test('parseControlMessages() passes over a scrap at the end', async (t) => {
         buildRights([5], abi),
         Buffer.alloc(scrap),
       ])
-      const count = parseControlMessages(control, abi).length
+      const count = parseFor(control, abi).length
       if (count !== 1) t.fail(`${abi.name}, ${scrap} bytes`)
     }
-    t.strictSame(parseControlMessages(Buffer.alloc(0), abi), [])
+    t.strictSame(parseFor(Buffer.alloc(0), abi), [])
   }
 })
 
@@ -209,10 +214,10 @@ t.test('parseUnixRights() refuses any other control message', async (t) => {
       [41, SCM_RIGHTS],
     ] as const) {
       const control = item(abi, level, type, Buffer.alloc(12))
-      const [message] = parseControlMessages(control, abi)
+      const [message] = parseFor(control, abi)
       t.ok(message && !isRights(message, abi))
       t.throws(
-        () => message && parseUnixRights(message, abi),
+        () => message && parseRightsFor(message, abi),
         { message: /Expected an SCM_RIGHTS control message, got level/ },
         abi.name,
       )
@@ -222,15 +227,15 @@ t.test('parseUnixRights() refuses any other control message', async (t) => {
 
 t.test('parseUnixRights() ignores part of a descriptor', async (t) => {
   const control = item(linux, 1, 1, Buffer.from('05000000060000', 'hex'))
-  const [message] = parseControlMessages(control, linux)
-  t.strictSame(message && parseUnixRights(message, linux), [5])
+  const [message] = parseFor(control, linux)
+  t.strictSame(message && parseRightsFor(message, linux), [5])
 })
 
 t.test('parseUnixRights() refuses a slot that was denied', async (t) => {
   const control = item(linux, 1, 1, Buffer.from('05000000ffffffff', 'hex'))
-  const [message] = parseControlMessages(control, linux)
-  t.throws(() => message && parseUnixRights(message, linux), /slot 1/)
-  t.strictSame(descriptorsIn(control, linux), [5])
+  const [message] = parseFor(control, linux)
+  t.throws(() => message && parseRightsFor(message, linux), /slot 1/)
+  t.strictSame(descriptorsFor(control, linux), [5])
 })
 
 t.test(
@@ -238,11 +243,15 @@ t.test(
   async (t) => {
     const credentials = item(linux, 1, 2, Buffer.alloc(12, 7))
     const pidfd = item(linux, 1, 4, Buffer.from('09000000', 'hex'))
-    const control = Buffer.concat([credentials, buildRights([3, 4]), pidfd])
-    t.strictSame(descriptorsIn(control, linux), [3, 4, 9])
+    const control = Buffer.concat([
+      credentials,
+      buildRights([3, 4], linux),
+      pidfd,
+    ])
+    t.strictSame(descriptorsFor(control, linux), [3, 4, 9])
     const darwin = selectAbi('darwin', 'x64', 'LE')
     const other = item(darwin, 0xffff, 0, Buffer.from('09000000', 'hex'))
-    t.strictSame(descriptorsIn(other, darwin), [], 'no SCM_PIDFD there')
+    t.strictSame(descriptorsFor(other, darwin), [], 'no SCM_PIDFD there')
   },
 )
 
@@ -252,8 +261,8 @@ t.test(
     // darwin leaves the length that the message had before it was cut.
     const darwin = selectAbi('darwin', 'arm64', 'LE')
     const control = buildRights([3, 4, 5, 6], darwin).subarray(0, 20)
-    t.strictSame(descriptorsIn(control, darwin), [3, 4])
-    t.throws(() => parseControlMessages(control, darwin), /Expected a cmsg_len/)
+    t.strictSame(descriptorsFor(control, darwin), [3, 4])
+    t.throws(() => parseFor(control, darwin), /Expected a cmsg_len/)
   },
 )
 
@@ -295,14 +304,14 @@ t.test('a million hostile control buffers do no harm', async (t) => {
       memory.writeUInt32LE(random(4), at + cmsg_type)
     }
     const control = memory.subarray(0, size)
-    const fds = descriptorsIn(control, abi)
+    const fds = descriptorsFor(control, abi)
     found += fds.length
     if (fds.length * 4 > size || fds.includes(OUTSIDE)) invented++
     try {
-      for (const message of parseControlMessages(control, abi)) {
+      for (const message of parseFor(control, abi)) {
         if (message.data.length > size) invented++
         if (!isRights(message, abi)) continue
-        for (const fd of parseUnixRights(message, abi))
+        for (const fd of parseRightsFor(message, abi))
           if (fd === OUTSIDE) invented++
       }
       parsed++
@@ -318,3 +327,38 @@ t.test('a million hostile control buffers do no harm', async (t) => {
     `${parsed} parsed, ${refused} refused, ${found} descriptors`,
   )
 })
+
+t.test('the public functions take no second parameter', async (t) => {
+  // As map() and flatMap() give one: the index.
+  t.strictSame([4, 8].map(cmsgSpace), [cmsgSpace(4), cmsgSpace(8)])
+  t.strictSame([4, 8].map(cmsgLen), [cmsgLen(4), cmsgLen(8)])
+  const control = Buffer.concat([unixRights(3), unixRights(4, 5)])
+  const [messages = []] = [control].map(parseControlMessages)
+  t.strictSame(messages.flatMap(parseUnixRights), [3, 4, 5])
+  for (const { level, type } of messages) {
+    t.strictSame({ level, type }, { level: SOL_SOCKET, type: SCM_RIGHTS })
+  }
+})
+
+t.test(
+  'unixCredentials() and parseUnixCredentials() are mirror images',
+  { skip: host.credentials ? false : 'only Linux has SCM_CREDENTIALS' },
+  async (t) => {
+    // A uid has 32 bits, of which none is a sign.
+    const credentials = { pid: 4711, uid: 2 ** 32 - 2, gid: 2 ** 31 + 5 }
+    const control = unixCredentials(credentials)
+    const [message] = parseControlMessages(control)
+    t.ok(message && !isRights(message, host))
+    t.strictSame(message && parseUnixCredentials(message), credentials)
+    t.throws(() => message && parseUnixRights(message), /SCM_RIGHTS/)
+    const [rights] = parseControlMessages(unixRights(1, 2, 3))
+    t.throws(() => rights && parseUnixCredentials(rights), /SCM_CREDENTIALS/)
+    for (const bad of [
+      { pid: -1, uid: 0, gid: 0 },
+      { pid: 1, uid: 2 ** 32, gid: 0 },
+      { pid: 1, uid: 0, gid: 1.5 },
+    ]) {
+      t.throws(() => unixCredentials(bad), { name: 'RangeError' })
+    }
+  },
+)

@@ -1,12 +1,15 @@
 // How C is called, with whatever engine this run has.
 
+import { constants } from 'node:os'
 import { t } from 'tap'
 
 import { host } from '../../lib/layouts.ts'
 import {
+  addressOf,
   allocate,
   check,
   declare,
+  declareOptional,
   hasFunction,
   NULL,
   systemError,
@@ -64,8 +67,110 @@ t.test('declare() takes any number of arguments', async (t) => {
 t.test('declare() of a missing function throws when called', async (t) => {
   const missing = declare('no_such_function', 'int', ['int'])
   t.throws(() => missing(1), /no_such_function/)
+})
+
+t.test('declareOptional() of a missing function says ENOSYS', async (t) => {
+  const missing = declareOptional('no_such_function', 'size', ['int'])
+  for (const time of ['first', 'second', 'third']) {
+    t.equal(missing(1), -constants.errno.ENOSYS, `${time} call`)
+  }
+  // int dup(int fd)
+  const dup = declareOptional('dup', 'int', ['int'])
+  t.equal(dup(-1), -constants.errno.EBADF, 'what is there works as declared')
+  // pid_t getpid(void)
+  t.equal(declareOptional('getpid', 'int', [])(), process.pid)
+})
+
+t.test('hasFunction() tells what is there', async (t) => {
   t.equal(hasFunction('no_such_function'), false)
   t.equal(hasFunction('getpid'), true)
+})
+
+// int memcmp(const void *one, const void *other, size_t length): a size_t is as
+// wide as a pointer.
+const memcmp = declare('memcmp', 'int', ['pointer', 'pointer', 'pointer'])
+
+/** Whether C finds what `bytes` holds where addressOf() says. */
+function isFoundByC(bytes: Uint8Array): boolean {
+  const copy = allocate(bytes.length)
+  copy.bytes.set(bytes)
+  const address = toAddress(addressOf(bytes))
+  return memcmp(address, copy.address, toAddress(bytes.length)) === 0
+}
+
+/** `length` bytes, each unlike its neighbours, at `offset` of `memory`. */
+function filled(
+  memory: ArrayBufferLike,
+  offset: number,
+  length: number,
+): Uint8Array {
+  const bytes = new Uint8Array(memory, offset, length)
+  for (let i = 0; i < length; i++) bytes[i] = (i * 7 + offset) % 251
+  return bytes
+}
+
+const SIZE = 20_000
+
+type WasmMemory = new (descriptor: {
+  initial: number
+  maximum: number
+  shared: boolean
+}) => { readonly buffer: ArrayBufferLike }
+
+t.test('addressOf() finds views of one ArrayBuffer', async (t) => {
+  const memory = new ArrayBuffer(3 * SIZE)
+  for (const offset of [0, 1, 7, 8, SIZE, 2 * SIZE - 1]) {
+    const bytes = filled(memory, offset, SIZE)
+    t.ok(isFoundByC(bytes), `at ${offset}`)
+    t.ok(isFoundByC(bytes.subarray(3)), `and what is in it from 3 on`)
+  }
+  const whole = filled(memory, 0, 3 * SIZE)
+  t.equal(addressOf(whole.subarray(5)), addressOf(whole) + 5)
+  t.ok(isFoundByC(Buffer.from('text '.repeat(SIZE))))
+})
+
+t.test('addressOf() finds memory of every kind', async (t) => {
+  const resizable = [SIZE, { maxByteLength: 2 * SIZE }]
+  const wasm: { Memory: WasmMemory } = Reflect.get(globalThis, 'WebAssembly')
+  const pages = { initial: 1, maximum: 2 }
+  const kinds: Record<string, ArrayBufferLike> = {
+    SharedArrayBuffer: new SharedArrayBuffer(SIZE),
+    'a SharedArrayBuffer that grows': Reflect.construct(
+      SharedArrayBuffer,
+      resizable,
+    ),
+    'an ArrayBuffer that is resized': Reflect.construct(ArrayBuffer, resizable),
+    'memory of WebAssembly': new wasm.Memory({ ...pages, shared: false })
+      .buffer,
+    'shared memory of WebAssembly': new wasm.Memory({ ...pages, shared: true })
+      .buffer,
+  }
+  for (const [name, buffer] of Object.entries(kinds)) {
+    t.ok(isFoundByC(filled(buffer, 0, SIZE)), name)
+    t.ok(isFoundByC(filled(buffer, 13, SIZE - 13)), `${name}, a part`)
+  }
+})
+
+t.test('addressOf() finds what was resized where it was', async (t) => {
+  const options = [SIZE, { maxByteLength: 64 * SIZE }]
+  const buffer: ArrayBuffer & { resize(byteLength: number): void } =
+    Reflect.construct(ArrayBuffer, options)
+  t.ok(isFoundByC(filled(buffer, 0, SIZE)))
+  buffer.resize(64 * SIZE)
+  t.ok(isFoundByC(filled(buffer, 63 * SIZE, SIZE)))
+})
+
+t.test('addressOf() finds a view behind the first 4 GiB', async (t) => {
+  const GIB = 2 ** 30
+  let memory: ArrayBuffer
+  try {
+    // The system gives memory to those pages only that are used.
+    memory = new ArrayBuffer(4 * GIB + SIZE)
+  } catch (error) {
+    t.pass('found', { skip: `no ArrayBuffer of this size here: ${error}` })
+    return
+  }
+  t.ok(isFoundByC(filled(memory, 4 * GIB - 100, SIZE)))
 })
 
 t.test('check() throws failures in the shape of Node', async (t) => {

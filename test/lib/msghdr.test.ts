@@ -3,12 +3,7 @@
 
 import { t } from 'tap'
 import { abis, selectAbi } from '../../lib/layouts.ts'
-import {
-  initMsghdr,
-  readMsghdr,
-  readMsgLen,
-  setParts,
-} from '../../lib/msghdr.ts'
+import { initMsghdr, readMsghdr, setIovec, setParts } from '../../lib/msghdr.ts'
 
 const IOV = 0x12345678
 const parts = {
@@ -90,11 +85,26 @@ t.test('readMsghdr() reads what recvmsg wrote, in every layout', async (t) => {
   }
 })
 
-t.test('readMsgLen() reads what recvmmsg wrote', async (t) => {
+t.test('setIovec() points to data in every layout, again too', async (t) => {
   for (const [name, abi] of Object.entries(abis)) {
-    if (abi.mmsghdr.size === 0) continue
-    const memory = Buffer.alloc(128)
-    memory.writeUInt32LE(77, 16 + abi.mmsghdr.msg_len)
-    t.equal(readMsgLen(memory, 16, abi), 77, name)
+    const memory = Buffer.alloc(64, 0xff)
+    const { size } = abi.iovec
+    // Lengths have 32 bits here: the rest of a wider one is zero from the start.
+    memory.fill(0, 16, 16 + size)
+    setIovec(memory, 16, 0x7fff_ffff, 65_536, abi)
+    setIovec(memory, 16, parts.data, parts.dataLength, abi)
+    t.equal(memory.toString('hex', 16, 16 + size), golden[name]?.iovec, name)
+    const around = Buffer.concat([
+      memory.subarray(0, 16),
+      memory.subarray(16 + size),
+    ])
+    t.ok(around.equals(Buffer.alloc(64 - size, 0xff)), `${name}: no more`)
   }
+})
+
+t.test('setIovec() takes addresses of 48 bits', async (t) => {
+  const abi = selectAbi('linux', 'x64', 'LE')
+  const memory = Buffer.alloc(16)
+  setIovec(memory, 0, 0x7fff_1234_5678, 1, abi)
+  t.equal(memory.readBigUInt64LE(abi.iovec.iov_base), 0x7fff_1234_5678n)
 })

@@ -1,14 +1,15 @@
 // What is received, checked before it is delivered.
 
+import { closeSync } from 'node:fs'
 import { t } from 'tap'
 
 import { buildRights, cmsgSpace } from '../../../lib/cmsg.ts'
-import { checkReceived, takeRights } from '../../../lib/conn/checks.ts'
+import { checkReceived, takeMessage } from '../../../lib/conn/checks.ts'
 import { host } from '../../../lib/layouts.ts'
 import { allocate, check, declare } from '../../../lib/libc.ts'
 import { type Received, sendNow } from '../../../lib/message.ts'
 import { initMsghdr, readMsghdr, setParts } from '../../../lib/msghdr.ts'
-import { closeFd, newSocketpair } from '../../../lib/socket/unix.ts'
+import { closeFd, duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support.ts'
 
 // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
@@ -42,13 +43,16 @@ const skip =
 
 for (const [name, take] of [
   ['checkReceived()', checkReceived],
-  ['takeRights()', takeRights],
+  ['takeMessage()', takeMessage],
 ] as const) {
   leakFree(
     `room for one is room for two, which are counted: ${name}`,
     async (t) => {
       const [near, far] = newSocketpair()
-      sendNow(near, { data: Buffer.from('x'), control: buildRights([0, 0]) })
+      sendNow(near, {
+        data: Buffer.from('x'),
+        control: buildRights([0, 0], host),
+      })
       const message = receiveOne(far)
       t.equal(message.flags, 0, 'MSG_CTRUNC is not set')
       t.equal(message.control.length, 24)
@@ -64,7 +68,25 @@ for (const [name, take] of [
 }
 
 t.test('what fits is delivered', { skip }, async (t) => {
-  const control = buildRights([5, 6])
+  const control = buildRights([5, 6], host)
   const message = { data: Buffer.from('x'), control, flags: 0 }
-  t.strictSame(takeRights(message, 2), [5, 6])
+  t.strictSame(takeMessage(message, 2).fds, [5, 6])
+})
+
+leakFree('takeMessage() closes all it cannot make sense of', async (t) => {
+  const control = buildRights([duplicate(0), 0], host)
+  control.writeInt32LE(-1, control.length - 4)
+  const message = { data: Buffer.from('x'), control, flags: 0 }
+  t.throws(() => takeMessage(message, 9), { message: /got -1 in slot 1/ })
+})
+
+leakFree('takeMessage() passes over a pidfd never made', async (t) => {
+  const pidfd = buildRights([0], host)
+  pidfd.writeInt32LE(host.constants.SCM_PIDFD, host.cmsghdr.cmsg_type)
+  pidfd.writeInt32LE(-3, host.cmsghdr.cmsg_data) // -ESRCH
+  const fd = duplicate(0)
+  const control = Buffer.concat([buildRights([fd], host), pidfd])
+  const message = { data: Buffer.from('x'), control, flags: 0 }
+  t.strictSame(takeMessage(message, 9).fds, [fd])
+  closeSync(fd)
 })

@@ -14,20 +14,15 @@ import {
 } from 'node:fs'
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { join } from 'node:path'
-import { takeRights } from '../../../lib/conn/checks.ts'
 import {
   parseControlMessages,
   parseUnixRights,
   socketpair,
   UnixConn,
   unixRights,
+  waitReadable,
 } from '../../../lib/index.ts'
-import { host } from '../../../lib/layouts.ts'
-import {
-  duplicate,
-  newSocket,
-  newSocketpair,
-} from '../../../lib/socket/unix.ts'
+import { newSocket, newSocketpair } from '../../../lib/socket/unix.ts'
 import { leakFree, openFds, pipe, temporaryFolder } from '../../support.ts'
 
 leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
@@ -36,7 +31,6 @@ leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
   await a.sendmsg('Here is a file', unixRights(file))
   const message = await b.recvmsg()
   t.equal(message?.data.toString(), 'Here is a file')
-  t.equal(message?.flags, 0)
   const items = parseControlMessages(message?.control ?? Buffer.alloc(0))
   t.equal(items.length, 1)
   const [fd = -1, ...others] = items.flatMap((item) => parseUnixRights(item))
@@ -116,7 +110,7 @@ leakFree('sendFds() without descriptors is a plain send', async (t) => {
 
 leakFree('sendmsg() refuses descriptors without a byte of data', async (t) => {
   const [a, b] = socketpair()
-  t.throws(() => a.sendFds('', [0]), {
+  await t.rejects(a.sendFds('', [0]), {
     name: 'RangeError',
     message: /at least one byte/,
   })
@@ -130,30 +124,32 @@ leakFree(
   'sendmsg() refuses bad arguments before anything is sent',
   async (t) => {
     const [a, b] = socketpair()
-    const send = (json: string): unknown => a.sendmsg(JSON.parse(json))
+    const send = (json: string): Promise<void> => a.sendmsg(JSON.parse(json))
     for (const data of ['null', '{}', '5', '[1]']) {
-      t.throws(() => send(data), { name: 'TypeError' }, `data ${data}`)
+      await t.rejects(send(data), { name: 'TypeError' }, `data ${data}`)
     }
-    const sendControl = (json: string): unknown =>
+    const sendControl = (json: string): Promise<void> =>
       a.sendmsg('x', JSON.parse(json))
     for (const control of ['{}', '5', '"x"']) {
-      t.throws(() => sendControl(control), { name: 'TypeError' }, control)
+      await t.rejects(sendControl(control), { name: 'TypeError' }, control)
     }
-    const sendFds = (json: string): unknown => a.sendFds('x', JSON.parse(json))
+    const sendFds = (json: string): Promise<void> =>
+      a.sendFds('x', JSON.parse(json))
     for (const fds of ['[1.5]', '["3"]', '[null]', '[-1]', '[{}]']) {
-      t.throws(() => sendFds(fds), { name: 'RangeError' }, `fds ${fds}`)
+      await t.rejects(sendFds(fds), { name: 'RangeError' }, `fds ${fds}`)
     }
     // Linux would take these and leave the descriptors behind, or say EINVAL.
     const rights = unixRights(0)
     for (const size of [1, 8, 15]) {
       const control = rights.subarray(0, size)
-      t.throws(() => a.sendmsg('x', control), { name: 'RangeError' }, `${size}`)
+      const sending = a.sendmsg('x', control)
+      await t.rejects(sending, { name: 'RangeError' }, `${size}`)
     }
-    t.throws(
-      () => a.sendmsg('x', rights.subarray(0, 18)),
+    await t.rejects(
+      a.sendmsg('x', rights.subarray(0, 18)),
       /Expected a cmsg_len/,
     )
-    t.throws(() => a.sendmsg('x', Buffer.concat(Array(99).fill(rights))), {
+    await t.rejects(a.sendmsg('x', Buffer.concat(Array(99).fill(rights))), {
       name: 'RangeError',
     })
     await a.sendmsg('done')
@@ -166,10 +162,10 @@ leakFree('recvmsg() refuses bad sizes and leaves the data', async (t) => {
   const [a, b] = socketpair()
   await a.sendmsg('queued')
   for (const maxBytes of [0, -1, 1.5, Number.NaN, 2 ** 53]) {
-    t.throws(() => b.recvmsg({ maxBytes }), { name: 'RangeError' })
+    await t.rejects(b.recvmsg({ maxBytes }), { name: 'RangeError' })
   }
   for (const maxFds of [-1, 1.5, Number.NaN]) {
-    t.throws(() => b.recvmsg({ maxFds }), { name: 'RangeError' })
+    await t.rejects(b.recvmsg({ maxFds }), { name: 'RangeError' })
   }
   t.equal((await b.recvmsg())?.data.toString(), 'queued')
   for (const conn of [a, b]) conn.close()
@@ -182,7 +178,7 @@ leakFree('sendmsg() fails as Node does, and sends nothing', async (t) => {
     code: 'EBADF',
     errno: -9,
     syscall: 'sendmsg',
-    message: 'sendmsg EBADF',
+    message: 'sendmsg EBADF descriptor 99999',
   }
   await t.rejects(a.sendFds('x', [w, 99999]), shape)
   closeSync(w)
@@ -262,31 +258,6 @@ leakFree('recvmsg() takes the first message alone', async (t) => {
   for (const conn of [a, b]) conn.close()
 })
 
-leakFree('close() closes what was read ahead', async (t) => {
-  const [a, b] = socketpair()
-  const { r, w } = pipe()
-  const sends = Array.from({ length: 50 }, () => a.sendFds('x', [w]))
-  await Promise.all(sends)
-  let rounds = 0
-  for await (const { fds } of b) {
-    for (const fd of fds) closeSync(fd)
-    if (++rounds === 4) break
-  }
-  t.ok(
-    openFds().filter((fd) => fd.endsWith(target(w))).length > 1,
-    'there is some',
-  )
-  closeSync(w)
-  b.close()
-  a.close()
-  t.equal(
-    readSync(r, Buffer.alloc(1)),
-    0,
-    'every copy of the write end is gone',
-  )
-  closeSync(r)
-})
-
 // The descriptors that came, by either call.
 const calls = {
   recvFds: async (conn: UnixConn, maxFds: number) =>
@@ -314,6 +285,7 @@ for (const [name, receive] of Object.entries(calls)) {
         message: `Expected at most ${maxFds} descriptors, got ${sent}: closed all`,
         data: Buffer.from('bytes'),
       })
+      await waitReadable(r)
       t.equal(readSync(r, Buffer.alloc(1)), 0, 'they are closed')
       closeSync(r)
     }
@@ -431,7 +403,7 @@ leakFree('fromFd() adopts a descriptor that was just received', async (t) => {
   for (const conn of [a, b, near, far]) conn.close()
 })
 
-leakFree('fromFd() refuses what is not an AF_UNIX stream socket', async (t) => {
+leakFree('fromFd() refuses what is no Unix socket', async (t) => {
   const file = openSync('package.json', 'r')
   t.throws(() => UnixConn.fromFd(file), { code: 'ENOTSOCK' })
   t.throws(() => UnixConn.fromFd(99999), { code: 'EBADF' })
@@ -450,7 +422,7 @@ leakFree('fromFd() refuses what is not an AF_UNIX stream socket', async (t) => {
   for (const fd of tcp) {
     t.throws(() => UnixConn.fromFd(Number.parseInt(fd, 10)), {
       code: 'EPROTOTYPE',
-      message: /expected an AF_UNIX stream socket .* got family 2, type 1/,
+      message: /expected a Unix socket \(family 1\), got family 2$/,
     })
   }
   socket.destroy()
@@ -576,32 +548,6 @@ leakFree('a flood does not keep others from their turn', async (t) => {
   stop = true
   await Promise.all(both)
   t.equal(timers, 5)
-})
-
-function target(fd: number): string {
-  return (
-    openFds()
-      .find((line) => line.startsWith(`${fd} `))
-      ?.split(' -> ')[1] ?? ''
-  )
-}
-
-leakFree('takeRights() closes all it cannot make sense of', async (t) => {
-  const control = unixRights(duplicate(0), 0)
-  control.writeInt32LE(-1, control.length - 4)
-  const message = { data: Buffer.from('x'), control, flags: 0 }
-  t.throws(() => takeRights(message, 9), { message: /got -1 in slot 1/ })
-})
-
-leakFree('takeRights() passes over a pidfd never made', async (t) => {
-  const pidfd = unixRights(0)
-  pidfd.writeInt32LE(host.constants.SCM_PIDFD, host.cmsghdr.cmsg_type)
-  pidfd.writeInt32LE(-3, host.cmsghdr.cmsg_data) // -ESRCH
-  const fd = duplicate(0)
-  const control = Buffer.concat([unixRights(fd), pidfd])
-  const message = { data: Buffer.from('x'), control, flags: 0 }
-  t.strictSame(takeRights(message, 9), [fd])
-  closeSync(fd)
 })
 
 leakFree(

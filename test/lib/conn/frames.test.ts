@@ -169,3 +169,48 @@ leakFree('framesOf() ends when the connection is closed here', async (t) => {
   t.strictSame(await frames, [])
   a.close()
 })
+
+leakFree('a line of 32 MiB arrives', async (t) => {
+  const MIB = 2 ** 20
+  const [a, b] = socketpair()
+  const text = 'megabyte'.repeat((32 * MIB) / 8)
+  const sending = sendFrame(a, { text }, [0]).then(() =>
+    sendFrame(a, { text: 'next' }),
+  )
+  const frames = framesOf(b, { maxFds: 1, maxBytes: 64 * MIB })
+  const { value: first } = await frames.next()
+  t.ok(first?.value.text === text, 'whole')
+  t.equal(first?.fds.length, 1)
+  for (const fd of first?.fds ?? []) closeSync(fd)
+  t.match((await frames.next()).value, { value: { text: 'next' }, fds: [] })
+  await sending
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('a line may come byte by byte, and many in one piece', async (t) => {
+  const [a, b] = socketpair()
+  const lines = Array.from({ length: 1000 }, (_, n) => `{"n":${n},"fds":0}\n`)
+  const sending = a.sendmsg(lines.join('')).then(async () => {
+    for (const byte of lines.slice(0, 20).join('')) await a.sendmsg(byte)
+    a.close()
+  })
+  const frames = await collect(b)
+  await sending
+  const counted = frames.map(({ value }) => value.n)
+  const expected = Array.from({ length: 1000 }, (_, n) => n)
+  t.strictSame(counted, [...expected, ...expected.slice(0, 20)])
+  b.close()
+})
+
+leakFree('sendFrame() refuses what framesOf() would refuse', async (t) => {
+  const [a, b] = socketpair()
+  for (const text of ['[1]', 'null', '"x"', '{"fds":0}']) {
+    const sending = sendFrame(a, JSON.parse(text))
+    await t.rejects(sending, { name: 'TypeError', message: /without "fds"/ })
+  }
+  await t.rejects(sendFrame(a, {}, [99_999]), { code: 'EBADF' })
+  await sendFrame(a, { ok: true })
+  a.close()
+  t.match(await collect(b), [{ value: { ok: true, fds: 0 }, fds: [] }])
+  b.close()
+})

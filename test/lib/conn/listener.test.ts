@@ -20,6 +20,7 @@ import {
   envWithoutCache,
   leakFree,
   missing,
+  missingNobody,
   Running,
   run,
   script,
@@ -99,7 +100,7 @@ leakFree('abstract names need no file', async (t) => {
   await t.rejects(listen(name), { code: 'EADDRINUSE', pid: process.pid })
   for (const each of [client, server, listener]) each.close()
   await t.rejects(connect(name), { code: 'ECONNREFUSED' })
-  const longest = `\0${'x'.repeat(106)}`
+  const longest = `\0${'x'.repeat(107)}`
   const other = await listen(longest)
   other.close()
   await t.rejects(listen(`${longest}x`), { code: 'ENAMETOOLONG' })
@@ -218,12 +219,7 @@ leakFree(
 
 t.test(
   'no permission: EACCES, and the file stays',
-  {
-    skip:
-      process.getuid?.() === 0
-        ? missing('setpriv')
-        : 'needs root, who can become nobody',
-  },
+  { skip: missing('setpriv') || missingNobody() },
   async (t) => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o755)
@@ -326,7 +322,12 @@ leakFree(
     const fd = newSocket()
     t.match(acceptFrom(fd), -22, 'EINVAL: it does not listen')
     closeSync(fd)
-    const listener = new UnixListener(newSocket(), '\0none')
+    const listener = UnixListener.adopt(
+      newSocket(),
+      '\0none',
+      'stream',
+      undefined,
+    )
     await t.rejects(accept(listener), { code: 'EINVAL', syscall: 'accept' })
     listener.close()
   },
@@ -360,16 +361,16 @@ leakFree('accept() gives connections in order, null at last', async (t) => {
 
 leakFree('a connection that cannot be set up ends itself only', async (t) => {
   let made = 0
-  class Failing extends UnixConn {
-    constructor(fd: number) {
+  const failing = {
+    adopt: (fd: number): UnixConn => {
       if (made++ === 0) throw new Error('no room for this one')
-      super(fd)
-    }
+      return UnixConn.adopt(fd)
+    },
   }
   const { listen } = await t.mockImport<
     typeof import('../../../lib/conn/listener.ts')
   >('../../../lib/conn/listener.ts', {
-    '../../../lib/conn/conn.ts': { UnixConn: Failing },
+    '../../../lib/conn/conn.ts': { UnixConn: failing },
   })
   const warnings: Error[] = []
   const path = join(temporaryFolder(t), 's')

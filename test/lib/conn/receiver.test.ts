@@ -1,27 +1,22 @@
-// Who gets what of that which arrives: calls with sizes of their own, loops
-// that take all, and calls that are given up.
+// Who gets what of that which arrives: calls with sizes of their own, calls
+// that wait in line, and calls that are given up. Loops: ahead.test.ts.
 
 import { getEventListeners } from 'node:events'
-import { closeSync, fstatSync } from 'node:fs'
+import { closeSync } from 'node:fs'
 import { t } from 'tap'
 
 import { socketpair, UnixConn } from '../../../lib/index.ts'
-import { MAX_BATCH } from '../../../lib/socket/batch.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import {
   leakFree,
   missing,
-  openFds,
-  pipe,
   Running,
   run,
   script,
+  turns,
 } from '../../support.ts'
 
 const ROUNDS = 60
-
-const noBatches =
-  MAX_BATCH === 1 && 'nothing is read ahead where libc is not glibc'
 
 /** A message of a protocol that says how long the next part is. */
 function header(bodyLength: number): Buffer {
@@ -101,123 +96,6 @@ leakFree('a large maxBytes leaves later calls theirs', async (t) => {
   for (const conn of [a, b]) conn.close()
 })
 
-leakFree('for await gives all messages, to the end of file', async (t) => {
-  const [a, b] = socketpair()
-  const { r, w } = pipe()
-  const sends: Promise<void>[] = []
-  for (let i = 0; i < 200; i++) sends.push(a.sendFds(`${i};`, [r]))
-  const ended = Promise.all(sends).then(() => a.close())
-  const seen: string[] = []
-  let same = 0
-  for await (const { data, fds } of b) {
-    seen.push(data.toString())
-    for (const fd of fds) {
-      if (fstatSync(fd).ino === fstatSync(r).ino) same++
-      closeSync(fd)
-    }
-  }
-  await ended
-  t.equal(seen.length, 200)
-  t.equal(seen.join(''), Array.from(seen, (_, i) => `${i};`).join(''))
-  t.equal(same, 200)
-  t.equal(await b.recvFds(), null, 'and stays at the end')
-  for (const fd of [r, w]) closeSync(fd)
-  b.close()
-})
-
-leakFree('for await takes the first message alone', async (t) => {
-  const [a, b] = socketpair()
-  for (let i = 0; i < 9; i++) await a.sendFds(`${i}`, [0])
-  const before = openFds().length
-  for await (const { fds } of b) {
-    t.equal(openFds().length, before + 1, 'the others stay in the kernel')
-    for (const fd of fds) closeSync(fd)
-    break
-  }
-  const rest = await b.recvFds({ maxBytes: 1 })
-  t.equal(openFds().length, before + 1, 'for a call with a size too')
-  for (const fd of rest?.fds ?? []) closeSync(fd)
-  for (const conn of [a, b]) conn.close()
-})
-
-leakFree(
-  'what a loop that is left had read ahead comes next',
-  async (t) => {
-    const [a, b] = socketpair()
-    for (let i = 0; i < 20; i++) await a.sendFds(`message ${i}`, [0])
-    const seen: string[] = []
-    const take = (message: { data: Buffer; fds: number[] } | null): void => {
-      seen.push(`${message?.data} ${message?.fds.length}`)
-      for (const fd of message?.fds ?? []) closeSync(fd)
-    }
-    for await (const message of b) {
-      take(message)
-      if (seen.length === 4) break
-    }
-    take(await b.recvFds({ maxBytes: 1 }))
-    await t.rejects(b.recvFds({ maxFds: 0 }), {
-      code: 'ERR_TOO_MANY_FDS',
-      data: Buffer.from('message 5'),
-    })
-    for await (const message of b.messages({ maxFds: 1 })) {
-      take(message)
-      if (seen.length === 19) break
-    }
-    const expected = Array.from({ length: 20 }, (_, i) => `message ${i} 1`)
-    expected.splice(5, 1)
-    t.strictSame(seen, expected)
-    for (const conn of [a, b]) conn.close()
-  },
-  noBatches,
-)
-
-leakFree('messages() refuses, and the connection works on', async (t) => {
-  const [a, b] = socketpair()
-  await a.sendFds('two', [0, 0])
-  await a.sendFds('one', [0])
-  const collect = async (): Promise<void> => {
-    for await (const _ of b.messages({ maxFds: 1 })) t.fail('delivered')
-  }
-  await t.rejects(collect(), { code: 'ERR_TOO_MANY_FDS' })
-  const { data, fds } = (await b.recvFds()) ?? { fds: [] }
-  t.equal(`${data}`, 'one')
-  for (const fd of fds) closeSync(fd)
-  t.throws(() => b.messages({ maxBytes: 0 }), { name: 'RangeError' })
-  for (const conn of [a, b]) conn.close()
-})
-
-// A process that may have 1,100 descriptors, and a peer that sent 4,000. What
-// is read ahead leaves room for what it opens itself.
-const bounded = `
-import { closeSync } from 'node:fs'
-import { readdirSync } from 'node:fs'
-import { socketpair } from './lib/index.ts'
-const openFds = () => readdirSync('/proc/self/fd').length
-const [a, b] = socketpair()
-for (let i = 0; i < 40; i++) await a.sendFds('x', Array(100).fill(0))
-a.close()
-const before = openFds()
-let most = 0
-let count = 0
-for await (const { fds } of b) {
-  most = Math.max(most, openFds() - before)
-  count += fds.length
-  for (const fd of fds) closeSync(fd)
-}
-console.log(count, most > 100, most <= 550 + 100)
-`
-
-t.test(
-  'reading ahead takes at most half of the descriptors',
-  { skip: noBatches || missing('prlimit') },
-  async (t) => {
-    const command = script('--input-type=module', '-e', bounded)
-    const limited = ['prlimit', '--nofile=1100:1100', ...command]
-    const { stdout, stderr } = await run(t, limited)
-    t.equal(stdout, '4000 true true\n', stderr)
-  },
-)
-
 const aborted = { name: 'AbortError', code: 'ABORT_ERR' }
 
 leakFree(
@@ -279,54 +157,85 @@ leakFree('an abort after the message came changes nothing', async (t) => {
   b.close()
 })
 
-leakFree('an abort ends a loop', async (t) => {
-  const [a, b] = socketpair()
-  const controller = new AbortController()
-  await a.sendmsg('1')
-  const loop = async (): Promise<void> => {
-    for await (const _ of b.messages({ signal: controller.signal })) {
-      setImmediate(() => controller.abort())
-    }
-  }
-  await t.rejects(loop(), aborted)
-  await a.sendmsg('2')
-  t.equal((await b.recvmsg())?.data.toString(), '2')
-  for (const conn of [a, b]) conn.close()
-})
-
-leakFree('an abort ends a loop that has read ahead, too', async (t) => {
-  const [a, b] = socketpair()
-  const controller = new AbortController()
-  for (const text of ['1', '2', '3', '4']) await a.sendFds(text, [0])
-  const messages = b.messages({ signal: controller.signal })
-  const next = async (): Promise<string> => {
-    const { value } = await messages.next()
-    for (const fd of value?.fds ?? []) closeSync(fd)
-    return `${value?.data}`
-  }
-  t.equal(await next(), '1')
-  t.equal(await next(), '2', 'and with it 3, where there are batches')
-  controller.abort()
-  await t.rejects(next(), aborted)
-  for (const text of ['3', '4']) {
-    const message = await b.recvFds()
-    t.equal(`${message?.data}`, text, 'nothing is lost')
-    for (const fd of message?.fds ?? []) closeSync(fd)
-  }
-  for (const conn of [a, b]) conn.close()
-})
-
 leakFree('a signal that is none is refused at the call', async (t) => {
   const [a, b] = socketpair()
   for (const text of ['{}', '5', 'null']) {
     const signal = JSON.parse(text)
-    t.throws(() => b.recvmsg({ signal }), { name: 'TypeError' }, text)
+    await t.rejects(b.recvmsg({ signal }), { name: 'TypeError' }, text)
     await t.rejects(b.recvFds({ signal }), { name: 'TypeError' }, text)
   }
   await a.sendmsg('kept')
   t.equal((await b.recvmsg())?.data.toString(), 'kept')
   for (const conn of [a, b]) conn.close()
 })
+
+leakFree('a call behind one that was given up is served at once', async (t) => {
+  const [a, b] = socketpair()
+  const controller = new AbortController()
+  const first = b.recvmsg({ signal: controller.signal })
+  const second = b.recvFds({ maxBytes: 2 })
+  const third = b.recvFds({ maxBytes: 2 })
+  controller.abort()
+  await t.rejects(first, aborted)
+  await a.sendmsg('1122')
+  t.equal(`${(await second)?.data}${(await third)?.data}`, '1122')
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree(
+  '200,000 receives that wait get their messages in order',
+  async (t) => {
+    const [a, b] = socketpair()
+    const count = 200_000
+    const receives = Array.from({ length: count }, () =>
+      b.recvmsg({ maxBytes: 1 }),
+    )
+    const data = Buffer.alloc(count)
+    for (let i = 0; i < count; i++) data[i] = i % 251
+    const sent = a.sendmsg(data)
+    const bytes = (await Promise.all(receives)).map((each) => each?.data[0])
+    await sent
+    t.ok(Buffer.from(bytes.map(Number)).equals(data))
+    for (const conn of [a, b]) conn.close()
+  },
+)
+
+leakFree('200,000 receives that wait end with close()', async (t) => {
+  const [a, b] = socketpair()
+  const { signal } = new AbortController()
+  const receives = Array.from({ length: 200_000 }, (_, i) =>
+    i % 100 === 0 ? b.recvFds({ signal }) : b.recvFds(),
+  )
+  await turns()
+  b.close()
+  const got = await Promise.all(receives)
+  t.ok(got.every((message) => message === null))
+  t.equal(getEventListeners(signal, 'abort').length, 0)
+  a.close()
+})
+
+leakFree(
+  'thousands of 200,000 receives that wait can be given up',
+  async (t) => {
+    const [a, b] = socketpair()
+    const controller = new AbortController()
+    const { signal } = controller
+    const receives = Array.from({ length: 2000 }, () => b.recvFds({ signal }))
+    for (let i = 0; i < 198_000; i++) receives.push(b.recvFds())
+    const last = receives.pop()
+    const settled = Promise.allSettled(receives)
+    await turns()
+    controller.abort()
+    await a.sendmsg('x')
+    t.equal(`${(await receives[2000])?.data}`, 'x', 'the first that is left')
+    b.close()
+    const statuses = (await settled).map(({ status }) => status)
+    t.ok(statuses.slice(0, 2000).every((status) => status === 'rejected'))
+    t.ok(statuses.slice(2000).every((status) => status === 'fulfilled'))
+    t.equal(await last, null)
+    a.close()
+  },
+)
 
 const givesUp = `
 import { socketpair } from './lib/index.ts'

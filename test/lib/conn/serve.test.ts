@@ -3,7 +3,7 @@
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
-import { Serving } from '../../../lib/conn/serve.ts'
+import { Serving } from '../../../lib/conn/listener.ts'
 import type { ListenOptions } from '../../../lib/index.ts'
 import {
   connect,
@@ -102,7 +102,7 @@ leakFree('serve() bounds how many there are at a time', async (t) => {
       await echo(conn)
       now--
     },
-    { most: 2 },
+    { maxConnections: 2 },
   )
   const clients = []
   for (let i = 0; i < 6; i++) clients.push(await dial(t, listener))
@@ -125,8 +125,8 @@ leakFree('serve() bounds how many there are at a time', async (t) => {
 
 leakFree('serve() refuses a bound that is none', async (t) => {
   const listener = await listening(t)
-  for (const most of [0, -1, Number.NaN]) {
-    await t.rejects(listener.serve(echo, { most }), RangeError)
+  for (const maxConnections of [0, -1, Number.NaN]) {
+    await t.rejects(listener.serve(echo, { maxConnections }), RangeError)
   }
   listener.close()
 })
@@ -221,7 +221,12 @@ leakFree('a handler whose connection close() closed is no error', async (t) => {
 })
 
 leakFree('serve() ends with an error that cannot pass', async (t) => {
-  const listener = new UnixListener(newSocket(), '\0none')
+  const listener = UnixListener.adopt(
+    newSocket(),
+    '\0none',
+    'stream',
+    undefined,
+  )
   const served = listener.serve(echo)
   await t.rejects(served, { code: 'EINVAL', syscall: 'accept' })
   t.equal(await listener.accept(), null, 'the listener is closed')

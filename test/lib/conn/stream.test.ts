@@ -9,12 +9,14 @@ import {
   FdStream,
   type FdStreamOptions,
   socketpair,
+  waitReadable,
 } from '../../../lib/index.ts'
 import { shutdownWriting } from '../../../lib/socket/unix.ts'
 import {
   asNewUser,
   leakFree,
   missing,
+  missingNobody,
   openFds,
   pipe,
   run,
@@ -22,9 +24,6 @@ import {
   turns,
   until,
 } from '../../support.ts'
-
-const notRoot =
-  process.getuid?.() === 0 ? false : 'needs root, who can become another'
 
 function streams(options: FdStreamOptions = {}): [FdStream, FdStream] {
   const [a, b] = socketpair()
@@ -210,6 +209,7 @@ leakFree(
     a.destroy()
     b.destroy()
     await closed(a, b)
+    await waitReadable(r)
     t.equal(
       readSync(r, Buffer.alloc(1)),
       0,
@@ -373,7 +373,7 @@ for (const conn of [a, b, other]) conn.close()
 
 t.test(
   'too many descriptors in flight: a stream waits',
-  { skip: missing('setpriv', 'prlimit') || notRoot },
+  { skip: missing('setpriv', 'prlimit') || missingNobody() },
   async (t) => {
     const limits = ['prlimit', '--nofile=128:128']
     const command = script('--input-type=module', '-e', tooMany)
@@ -469,6 +469,16 @@ leakFree('maxFds: 0 takes none', async (t) => {
   for (const conn of [a, c, d]) conn.close()
 })
 
+leakFree('an FdStream is of a stream of bytes alone', async (t) => {
+  const [a, b] = socketpair({ type: 'seqpacket' })
+  t.throws(() => new FdStream(b), {
+    name: 'TypeError',
+    message: 'Expected a stream, got a seqpacket',
+  })
+  await a.sendmsg('still the connection of the caller')
+  for (const conn of [a, b]) conn.close()
+})
+
 leakFree('writeWithFds() refuses what is no descriptor', async (t) => {
   const [a, b] = streams()
   for (const fd of [Number.NaN, 1.5, 2 ** 32, 2 ** 32 + 1, -1, 2 ** 31]) {
@@ -496,6 +506,10 @@ leakFree('closeFds() closes what no message claimed', async (t) => {
   b.resume()
   const [fds] = await once(b, 'fds')
   b.closeFds(fds)
+  // It is done in the thread pool.
+  const isOpen = (fd: number): boolean =>
+    openFds().some((line) => line.startsWith(`${fd} `))
+  await until('they are closed', () => !fds.some(isOpen))
   for (const fd of fds) t.throws(() => fstatSync(fd), { code: 'EBADF' })
   a.destroy()
   b.destroy()

@@ -1,4 +1,4 @@
-// linePrinter(): order, turns, a full or failing stream. show(): where to.
+// linePrinter(): a full or failing stream. show(): where to.
 
 import { once } from 'node:events'
 import { PassThrough, Readable, Writable } from 'node:stream'
@@ -6,48 +6,12 @@ import { text } from 'node:stream/consumers'
 import { setImmediate as eventLoopTurn } from 'node:timers/promises'
 import { t } from 'tap'
 
-import {
-  LINES_PER_TURN,
-  linePrinter,
-  show,
-  USUAL_LENGTH,
-} from '../../../lib/script/print.ts'
+import { linePrinter, show } from '../../../lib/script/print.ts'
 
 t.test('linePrinter() prints one printable line', async (t) => {
   const out = new PassThrough()
   await linePrinter(out)('a\rb\nc \x1b[2J €')
   t.equal(`${out.read()}`, 'a\\rb\\nc \\u001b[2J €\n')
-})
-
-t.test('linePrinter() serves callers in turns, a few a turn', async (t) => {
-  const out = new PassThrough()
-  const print = linePrinter(out)
-  const printAll = async (name: string): Promise<void> => {
-    for (let i = 0; i < LINES_PER_TURN; i++) await print(`${name}${i}`)
-  }
-  const all = Promise.all([printAll('a'), printAll('b'), printAll('c')])
-  let text = `${out.read()}`
-  await eventLoopTurn()
-  t.ok(text.split('\n').length - 1 <= LINES_PER_TURN, text)
-  await all
-  // Node 26 gives one chunk for each read().
-  for (let next = out.read(); next !== null; next = out.read()) text += next
-  const lines = text.trim().split('\n')
-  t.equal(lines.length, 3 * LINES_PER_TURN)
-  for (let i = 0; i < LINES_PER_TURN; i++) {
-    const round = lines.slice(3 * i, 3 * i + 3).sort()
-    t.strictSame(round, [`a${i}`, `b${i}`, `c${i}`])
-  }
-})
-
-t.test('linePrinter() counts a long line as several', async (t) => {
-  const out = new PassThrough()
-  const print = linePrinter(out)
-  const long = LINES_PER_TURN * USUAL_LENGTH - USUAL_LENGTH + 1
-  const all = Promise.all(['a', 'b'].map((name) => print(name.repeat(long))))
-  t.equal(`${out.read()}`, `${'a'.repeat(long)}\n`)
-  await all
-  t.equal(`${out.read()}`, `${'b'.repeat(long)}\n`)
 })
 
 t.test('linePrinter() waits while the stream is full', async (t) => {

@@ -27,7 +27,7 @@ for (const { address, any } of [
     await once(server, 'listening')
     const { port } = server.address() as AddressInfo
 
-    const bound = boundSocket(any, 0)
+    const bound = boundSocket({ host: any, port: 0 })
     t.ok(fstatSync(bound).isSocket())
     const options = { fd: bound, manualStart: true }
     const client = new Socket(options).connect(port, address)
@@ -39,7 +39,7 @@ for (const { address, any } of [
     t.equal(peer.remoteAddress, address)
 
     // With SO_REUSEADDR on both, and nobody listening, a port can be shared.
-    const again = boundSocket(any, client.localPort ?? 0)
+    const again = boundSocket({ host: any, port: client.localPort ?? 0 })
     closeSync(again)
   })
 }
@@ -56,7 +56,7 @@ async function bindFreedPort(tries = 5): Promise<{ fd: number; port: number }> {
   probe.close()
   await once(probe, 'close')
   try {
-    return { fd: boundSocket('127.0.0.1', port), port }
+    return { fd: boundSocket({ host: '127.0.0.1', port: port }), port }
   } catch (error) {
     if (tries === 1) throw error
     return bindFreedPort(tries - 1)
@@ -69,12 +69,14 @@ t.test(
     const { probe, port } = await listening()
     const before = openFds()
 
-    t.throws(() => boundSocket('127.0.0.1', port), {
+    t.throws(() => boundSocket({ host: '127.0.0.1', port: port }), {
       code: 'EADDRINUSE',
       syscall: 'bind',
       message: `bind EADDRINUSE 127.0.0.1 port ${port}`,
     })
-    t.throws(() => boundSocket('192.0.2.1', 0), { code: 'EADDRNOTAVAIL' })
+    t.throws(() => boundSocket({ host: '192.0.2.1', port: 0 }), {
+      code: 'EADDRNOTAVAIL',
+    })
     t.same(openFds(), before, 'a failure leaves no descriptor behind')
 
     probe.close()
@@ -94,7 +96,7 @@ t.test(
     skip: process.platform !== 'linux' && 'there is no /proc/self/fdinfo',
   },
   async (t) => {
-    const fd = boundSocket('127.0.0.1', 0)
+    const fd = boundSocket({ host: '127.0.0.1', port: 0 })
     t.teardown(() => closeSync(fd))
     const flags = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
     t.match(flags, /flags:\s+02000002\n/, 'O_CLOEXEC, blocking')
@@ -104,13 +106,13 @@ t.test(
 t.test('boundSocket() refuses what is no address and no port', async (t) => {
   const before = openFds()
   for (const address of ['', 'localhost', '1.2.3', '::g', 'fe80::1%lo']) {
-    t.throws(() => boundSocket(address, 0), {
+    t.throws(() => boundSocket({ host: address, port: 0 }), {
       name: 'RangeError',
       message: `Expected an IP address in digits, got ${address}`,
     })
   }
   for (const port of [-1, 65536, 1.5, Number.NaN]) {
-    t.throws(() => boundSocket('::1', port), RangeError)
+    t.throws(() => boundSocket({ host: '::1', port: port }), RangeError)
   }
   t.same(openFds(), before)
 })
@@ -129,7 +131,7 @@ print(s.getsockname()[1], s.type.name)`
 
 for (const address of ['127.0.0.1', '::1']) {
   leakFree(`serviceSocket('tcp', '${address}') listens`, async (t) => {
-    const fd = serviceSocket('tcp', address, 0)
+    const fd = serviceSocket('tcp', { host: address, port: 0 })
     const server = createServer((socket) => socket.end('hello'))
     server.listen({ fd })
     await once(server, 'listening')
@@ -144,7 +146,7 @@ for (const address of ['127.0.0.1', '::1']) {
   })
 
   leakFree(`serviceSocket('udp', '${address}') is bound`, async (t) => {
-    const fd = serviceSocket('udp', address, 0)
+    const fd = serviceSocket('udp', { host: address, port: 0 })
     const type = address === '::1' ? 'udp6' : 'udp4'
     const server = createSocket(type).bind({ fd })
     const client = createSocket(type)
@@ -162,21 +164,27 @@ leakFree(
   'serviceSocket() has the port for itself',
   async (t) => {
     for (const protocol of ['tcp', 'udp'] as const) {
-      const fd = serviceSocket(protocol, '127.0.0.1', 0)
+      const fd = serviceSocket(protocol, { host: '127.0.0.1', port: 0 })
       const { port, type } = nameOf(fd)
       t.equal(type, protocol === 'tcp' ? 'SOCK_STREAM' : 'SOCK_DGRAM')
       const before = openFds()
-      t.throws(() => serviceSocket(protocol, '127.0.0.1', port), {
-        code: 'EADDRINUSE',
-        message: new RegExp(`127.0.0.1 port ${port}$`),
-      })
-      t.throws(() => serviceSocket(protocol, '0.0.0.0', port), {
+      t.throws(
+        () => serviceSocket(protocol, { host: '127.0.0.1', port: port }),
+        {
+          code: 'EADDRINUSE',
+          message: new RegExp(`127.0.0.1 port ${port}$`),
+        },
+      )
+      t.throws(() => serviceSocket(protocol, { host: '0.0.0.0', port: port }), {
         code: 'EADDRINUSE',
       })
       t.same(openFds(), before, 'a failure leaves no descriptor behind')
       closeSync(fd)
     }
-    t.throws(() => serviceSocket('udp', 'localhost', 1), RangeError)
+    t.throws(
+      () => serviceSocket('udp', { host: 'localhost', port: 1 }),
+      RangeError,
+    )
   },
   missing('python3'),
 )

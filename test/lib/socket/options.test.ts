@@ -3,14 +3,14 @@
 import { closeSync } from 'node:fs'
 import { t } from 'tap'
 
-import * as libc from '../../../lib/libc.ts'
+import * as calls from '../../../lib/socket/calls.ts'
 import { boundSocket } from '../../../lib/socket/inet.ts'
 import {
-  checkUnixStream,
   peerCredentials,
   readCredentials,
+  unixType,
 } from '../../../lib/socket/options.ts'
-import { newSocketpair } from '../../../lib/socket/unix.ts'
+import { newSocketpair, typeNumber } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support.ts'
 
 leakFree('peerCredentials() tells who made a pair', async (t) => {
@@ -46,31 +46,20 @@ t.test('readCredentials() asks for the pid apart where it must', async (t) => {
   ])
 })
 
-leakFree('checkUnixStream() names the call that told', async (t) => {
-  const tcp = boundSocket('127.0.0.1', 0)
-  t.throws(() => checkUnixStream(tcp), {
+leakFree('unixType() tells Unix sockets from others', async (t) => {
+  for (const type of ['stream', 'seqpacket', 'datagram'] as const) {
+    const pair = newSocketpair({ type })
+    t.equal(unixType(pair[0]), typeNumber(type))
+    for (const fd of pair) closeSync(fd)
+  }
+  const tcp = boundSocket({ host: '127.0.0.1', port: 0 })
+  t.throws(() => unixType(tcp), {
     code: 'EPROTOTYPE',
     syscall: 'getsockname',
-    message: /expected an AF_UNIX stream socket .* got family 2, type 1$/,
+    message: /expected a Unix socket \(family 1\), got family 2$/,
   })
   closeSync(tcp)
-  t.throws(() => checkUnixStream(tcp), { code: 'EBADF', syscall: 'getsockopt' })
-})
-
-leakFree('checkUnixStream() refuses a Unix datagram socket', async (t) => {
-  const { int, pointer } = { int: 'int', pointer: 'pointer' } as const
-  const parameters = [int, int, int, pointer] as const
-  const pair = libc.declare('socketpair', 'int', parameters)
-  const { bytes, address } = libc.allocate(8)
-  const [AF_UNIX, SOCK_DGRAM] = [1, 2]
-  t.equal(pair(AF_UNIX, SOCK_DGRAM, 0, address), 0)
-  const [one, other] = [bytes.readInt32LE(0), bytes.readInt32LE(4)]
-  t.throws(() => checkUnixStream(one), {
-    code: 'EPROTOTYPE',
-    syscall: 'getsockopt',
-    message: /got family 1, type 2$/,
-  })
-  for (const fd of [one, other]) closeSync(fd)
+  t.throws(() => unixType(tcp), { code: 'EBADF', syscall: 'getsockopt' })
 })
 
 leakFree('refuseDescriptors() passes over a kernel without it', async (t) => {
@@ -81,11 +70,7 @@ leakFree('refuseDescriptors() passes over a kernel without it', async (t) => {
     const { refuseDescriptors } = await t.mockImport<
       typeof import('../../../lib/socket/options.ts')
     >('../../../lib/socket/options.ts', {
-      '../../../lib/libc.ts': {
-        ...libc,
-        declare: (name: string, ...rest: ['int', []]) =>
-          name === 'setsockopt' ? () => result : libc.declare(name, ...rest),
-      },
+      '../../../lib/socket/calls.ts': { ...calls, setsockopt: () => result },
     })
     if (expected) t.throws(() => refuseDescriptors(1), expected)
     else t.doesNotThrow(() => refuseDescriptors(1))

@@ -66,7 +66,7 @@ leakFree('sockets are close-on-exec without SOCK_CLOEXEC, too', async (t) => {
   for (const fd of fds) t.match(flagsOf(fd), CLOSE_ON_EXEC)
 
   const path = join(temporaryFolder(t), 's')
-  const listening = await listenAt(path)
+  const { fd: listening } = await listenAt(path, 'stream')
   t.equal(unix.acceptFrom(listening), -11, 'EAGAIN')
   const client = await connect(path)
   t.teardown(() => client.close())
@@ -85,7 +85,7 @@ leakFree('what cannot be made close-on-exec is closed', async (t) => {
   t.throws(() => unix.duplicate(0), failure)
 
   const path = join(temporaryFolder(t), 's')
-  const listening = await listenAt(path)
+  const { fd: listening } = await listenAt(path, 'stream')
   const client = await connect(path)
   t.teardown(() => client.close())
   t.equal(unix.acceptFrom(listening), -12, 'ENOMEM')
@@ -185,7 +185,7 @@ leakFree('newSocketpair() makes ends that block, where asked to', async (t) => {
     return (Number.parseInt(flags, 8) & constants.O_NONBLOCK) === 0
   }
   for (const expected of [true, false]) {
-    for (const fd of newSocketpair(expected)) {
+    for (const fd of newSocketpair({ isBlocking: expected })) {
       t.equal(isBlocking(fd), expected)
       closeSync(fd)
     }

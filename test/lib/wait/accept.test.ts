@@ -2,26 +2,43 @@
 
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, fstatSync, openSync } from 'node:fs'
+import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
+import { constants } from 'node:os'
 import { join } from 'node:path'
 import { getSystemErrorMap } from 'node:util'
 import type { Test } from 'tap'
 
+import { host } from '../../../lib/layouts.ts'
+import { check, systemError } from '../../../lib/libc.ts'
+import { socket } from '../../../lib/socket/calls.ts'
 import * as unix from '../../../lib/socket/unix.ts'
 import { Acceptor, connectionsOn } from '../../../lib/wait/accept.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
+import { hasEpoll, READABLE } from '../../../lib/wait/watch.ts'
 import {
+  envWithoutCache,
   leakFree,
   missing,
   Running,
+  run,
   script,
   temporaryFolder,
 } from '../../support.ts'
 
 async function listening(t: Test): Promise<{ path: string; fd: number }> {
   const path = join(temporaryFolder(t), 's')
-  return { path, fd: await listenAt(path) }
+  const { fd } = await listenAt(path, 'stream')
+  return { path, fd }
+}
+
+const isLinux = process.platform === 'linux'
+/** O_CLOEXEC and O_NONBLOCK, as in proc_pid_fdinfo(5). */
+const CLOEXEC_NONBLOCK = 0o2004000
+
+function flagsOf(fd: number): number {
+  const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+  return Number.parseInt(/flags:\s+(\d+)/.exec(info)?.[1] ?? '', 8)
 }
 
 async function dial(t: Test, path: string): Promise<Socket> {
@@ -35,7 +52,7 @@ async function dial(t: Test, path: string): Promise<Socket> {
 leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
   const { path, fd } = await listening(t)
   const stop = new AbortController()
-  const connections = connectionsOn(fd, stop.signal)
+  const connections = connectionsOn(fd, { signal: stop.signal })
   // One that waits already, and one that is waited for.
   const first = await dial(t, path)
   const { value: one = -1 } = await connections.next()
@@ -44,6 +61,7 @@ leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
   const { value: other = -1 } = await next
   for (const accepted of [one, other]) {
     t.ok(fstatSync(accepted).isSocket())
+    if (isLinux) t.equal(flagsOf(accepted) & CLOEXEC_NONBLOCK, CLOEXEC_NONBLOCK)
     closeSync(accepted)
   }
   await Promise.all(
@@ -58,13 +76,13 @@ leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
 
 leakFree('connectionsOn() aborted while nobody asks ends next', async (t) => {
   const never = await listening(t)
-  const none = connectionsOn(never.fd, AbortSignal.abort())
+  const none = connectionsOn(never.fd, { signal: AbortSignal.abort() })
   t.match(await none.next(), { done: true })
 
   const { path, fd } = await listening(t)
   const clients = [await dial(t, path), await dial(t, path)]
   const stop = new AbortController()
-  const connections = connectionsOn(fd, stop.signal)
+  const connections = connectionsOn(fd, { signal: stop.signal })
   closeSync((await connections.next()).value ?? -1)
   stop.abort()
   t.match(await connections.next(), { done: true }, 'though one is waiting')
@@ -77,6 +95,106 @@ leakFree('connectionsOn() throws for what does not listen', async (t) => {
   const [one, other] = unix.newSocketpair()
   await t.rejects(connectionsOn(one).next(), expected)
   closeSync(other)
+})
+
+leakFree('a socket of datagrams is refused at once', async (t) => {
+  const { AF_UNIX, SOCK_CLOEXEC } = host.constants
+  const SOCK_DGRAM = 2
+  const fd = check('socket', socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0))
+  const onWarning = (): void => void t.fail('a warning')
+  if (hasEpoll) {
+    const acceptor = new Acceptor(fd, { address: 'datagrams', onWarning })
+    await t.rejects(acceptor.next(), {
+      // EOPNOTSUPP has the same number on Linux, and no name in libuv.
+      code: 'ENOTSUP',
+      syscall: 'accept',
+      message: 'accept ENOTSUP datagrams',
+    })
+    acceptor.close()
+  } else {
+    const refusal = { code: 'ERR_INVALID_FD_TYPE' }
+    t.throws(() => new Acceptor(fd, { onWarning }), refusal)
+    closeSync(fd)
+  }
+})
+
+// In a process of its own: were such a number taken for another, as C would
+// take it, that one would be closed in the end.
+const NUMBERS = `
+  import { Acceptor, connectionsOn } from './lib/wait/accept.ts'
+  for (const fd of [Number.NaN, 1.5, 2 ** 32]) {
+    try {
+      new Acceptor(fd)
+    } catch ({ name, message }) {
+      console.log(name, message)
+    }
+    await connectionsOn(fd).next().catch(({ name }) => console.log(name))
+  }
+`
+
+leakFree('what is no descriptor is not taken for one', async (t) => {
+  const command = [...script('--input-type=module', '-e'), NUMBERS]
+  const result = await run(t, command, { env: envWithoutCache() })
+  const expected = ['NaN', '1.5', '4294967296'].map((fd) => {
+    return `RangeError Expected a file descriptor, got ${fd}\nRangeError\n`
+  })
+  t.equal(result.stdout, expected.join(''), result.stderr)
+  t.equal(result.code, 0)
+})
+
+leakFree('next() serves in order; an abort leaves the others', async (t) => {
+  const { path, fd } = await listening(t)
+  const acceptor = new Acceptor(fd)
+  const stops = [0, 1, 2, 3].map(() => new AbortController())
+  const order: number[] = []
+  const calls = stops.map(async ({ signal }, index) => {
+    const accepted = await acceptor.next(signal)
+    order.push(index)
+    closeSync(accepted ?? -1)
+  })
+  stops[0]?.abort(new Error('enough'))
+  stops[2]?.abort()
+  const settled = Promise.allSettled(calls)
+  const clients = [await dial(t, path), await dial(t, path)]
+  const expected = { name: 'AbortError', code: 'ABORT_ERR' }
+  const cause = new Error('enough')
+  t.match(await settled, [
+    { status: 'rejected', reason: { ...expected, cause } },
+    { status: 'fulfilled' },
+    { status: 'rejected', reason: expected },
+    { status: 'fulfilled' },
+  ])
+  t.strictSame(order, [1, 3])
+
+  const late = new AbortController()
+  const aborted = t.rejects(acceptor.next(late.signal), expected)
+  late.abort()
+  clients.push(await dial(t, path))
+  await aborted
+  await t.rejects(acceptor.next(AbortSignal.abort()), expected)
+  const accepted = await acceptor.next()
+  t.type(accepted, 'number', 'the connection has stayed in the backlog')
+  closeSync(accepted ?? -1)
+  acceptor.close()
+  for (const client of clients) client.destroy()
+})
+
+leakFree('what is no signal costs no connection', async (t) => {
+  const { path, fd } = await listening(t)
+  const acceptor = new Acceptor(fd)
+  // The types are no hindrance to code in JavaScript.
+  const refused = acceptor.next({} as AbortSignal)
+  await t.rejects(refused, { name: 'TypeError' })
+  const next = acceptor.next()
+  const client = await dial(t, path)
+  closeSync((await next) ?? -1)
+  client.destroy()
+  acceptor.close()
+
+  const other = await listening(t)
+  const connections = connectionsOn(other.fd, { signal: {} as AbortSignal })
+  await t.rejects(connections.next(), { name: 'TypeError' })
+  t.throws(() => fstatSync(other.fd), { code: 'EBADF' }, 'it is closed')
 })
 
 leakFree(
@@ -115,12 +233,21 @@ leakFree(
     const { path, fd } = await listening(t)
     const client = await dial(t, path)
     const acceptor = new Acceptor(fd, { onWarning: () => {} })
-    acceptor.keepAlive(false)
+    acceptor.unref()
     const free = useUpDescriptors(t)
+    const timers = (): number =>
+      process.getActiveResourcesInfo().filter((name) => name === 'Timeout')
+        .length
+    const before = timers()
     const stop = new AbortController()
     const aborted = acceptor.next(stop.signal)
     const closed = acceptor.next()
-    acceptor.keepAlive(true)
+    t.equal(timers(), before, 'the pause does not keep the process alive')
+    acceptor.ref()
+    t.equal(timers(), before + 1)
+    acceptor.unref()
+    t.equal(timers(), before)
+    acceptor.ref()
     stop.abort()
     await t.rejects(aborted, { name: 'AbortError' })
     acceptor.close()
@@ -312,26 +439,129 @@ leakFree('errors of accept(2) that cannot pass are thrown', async (t) => {
   }
 })
 
-leakFree('a failure of the watcher is told to whoever waits', async (t) => {
-  let fail = (_: Error): void => {}
+leakFree('an error of the watch is that of each next()', async (t) => {
   class Failing {
-    constructor(_: number, onReadable: (failure?: Error) => void) {
-      fail = onReadable
+    wait(): void {
+      throw systemError('epoll_ctl', -constants.errno.ENOSPC)
     }
-    watch(): void {}
-    rest(): void {}
-    close(): void {}
+    cancel(): void {}
+    end(): void {}
   }
   const { Acceptor } = await t.mockImport<
     typeof import('../../../lib/wait/accept.ts')
   >('../../../lib/wait/accept.ts', {
-    '../../../lib/wait/watcher.ts': { Watcher: Failing },
+    '../../../lib/wait/watch.ts': { READABLE, Watch: Failing },
   })
-  const { fd } = await listening(t)
+  const { path, fd } = await listening(t)
   const acceptor = new Acceptor(fd)
-  const next = acceptor.next()
-  fail(new Error('no way to wait'))
-  await t.rejects(next, { message: 'no way to wait' })
+  const failure = { code: 'ENOSPC', syscall: 'epoll_ctl' }
+  await t.rejects(acceptor.next(), failure)
+  await t.rejects(acceptor.next(), failure)
+  const client = await dial(t, path)
+  closeSync((await acceptor.next()) ?? -1)
+  client.destroy()
   acceptor.close()
-  closeSync(fd)
 })
+
+// Whether it ends before a client connects, for which a timer without a
+// reference sees.
+const HOLDS = `
+  import { connect } from 'node:net'
+  import { Acceptor } from './lib/wait/accept.ts'
+  import { listenAt } from './lib/wait/listen-at.ts'
+  const [, path, ...calls] = process.argv
+  const { fd } = await listenAt(path, 'stream')
+  const acceptor = new Acceptor(fd)
+  const serve = async () => {
+    await acceptor.next()
+    console.log('accepted')
+    process.exit()
+  }
+  for (const call of calls) {
+    if (call === 'next') serve()
+    else acceptor[call]()
+  }
+  setTimeout(() => connect(path).unref(), 100).unref()
+  process.on('exit', () => console.log('the end'))
+`
+
+for (const [calls, isHeld] of Object.entries({
+  next: true,
+  'next unref': false,
+  'unref next': false,
+  'unref next ref': true,
+  'ref unref ref next': true,
+  'next close': true,
+})) {
+  leakFree(`a process with ${calls}`, async (t) => {
+    const command = [...script('--input-type=module', '-e'), HOLDS]
+    const path = join(temporaryFolder(t), 's')
+    const args = [...command, path, ...calls.split(' ')]
+    const result = await run(t, args, { env: envWithoutCache() })
+    t.equal(result.stdout, `${isHeld ? 'accepted\n' : ''}the end\n`)
+    t.strictSame([result.code, result.signal], [0, null], result.stderr)
+  })
+}
+
+// Accepts on the socket that the test has made, says who it is, and answers to
+// what it is asked.
+const BESIDE = `
+  import { closeSync, writeSync } from 'node:fs'
+  import { connectionsOn } from './lib/index.ts'
+  process.stdin.on('data', (line) => console.log('answer ' + line))
+  process.stdin.on('end', () => process.exit())
+  console.log('ready')
+  for await (const fd of connectionsOn(3)) {
+    writeSync(fd, 'node')
+    closeSync(fd)
+  }
+`
+const PYTHON = `
+import socket
+listening = socket.socket(fileno=3)
+print('ready', flush=True)
+while True:
+    listening.setblocking(True)
+    try:
+        connection, _ = listening.accept()
+    except BlockingIOError:
+        continue
+    connection.sendall(b'python')
+    connection.close()
+`
+
+leakFree(
+  'beside a process that makes the same socket block, accept does not hang',
+  async (t) => {
+    const { path, fd } = await listening(t)
+    const stdio: ('pipe' | number)[] = ['pipe', 'pipe', 'pipe', fd]
+    const env = envWithoutCache()
+    const command = [...script('--input-type=module', '-e'), BESIDE]
+    const node = new Running(t, command, { stdio, env })
+    const python = new Running(t, ['python3', '-c', PYTHON], { stdio })
+    closeSync(fd)
+    await Promise.all([node, python].map((each) => each.printed(/ready/)))
+
+    const served: Record<string, number> = { node: 0, python: 0 }
+    let wave = 0
+    const isShared = (): boolean => Object.values(served).every((n) => n > 20)
+    while (!isShared() || wave < 50) {
+      const clients = Array.from({ length: 1 + (wave % 10) }, async () => {
+        const client = connect(path)
+        const name = Buffer.concat(await client.toArray()).toString()
+        served[name] = (served[name] ?? 0) + 1
+      })
+      await Promise.all(clients)
+      // If it waited in accept(2), it would not answer before the next client.
+      node.child.stdin?.write(`${++wave}\n`)
+      await node.printed(new RegExp(`^answer ${wave}$`, 'm'), 20)
+    }
+    t.strictSame(Object.keys(served).sort(), ['node', 'python'])
+    t.comment(served)
+    node.child.stdin?.end()
+    t.equal((await node.exit).code, 0, node.stderr)
+    python.child.kill()
+    await python.exit
+  },
+  missing('python3'),
+)

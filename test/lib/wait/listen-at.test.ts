@@ -17,10 +17,10 @@ import { t } from 'tap'
 
 import { connect as dial, listen } from '../../../lib/index.ts'
 import * as libc from '../../../lib/libc.ts'
-import * as file from '../../../lib/socket/file.ts'
 import * as unix from '../../../lib/socket/unix.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
 import {
+  declaring,
   leakFree,
   missing,
   Running,
@@ -43,7 +43,7 @@ leakFree('the mode is right whatever the umask is, which stays', async (t) => {
   t.teardown(() => process.umask(before))
   for (const mode of [0o600, 0o666, 0o660, 0o777, 0o000]) {
     const path = join(folder, mode.toString(8))
-    const fd = await listenAt(path, { mode })
+    const { fd } = await listenAt(path, 'stream', { mode })
     t.equal(statSync(path).mode & 0o777, mode, mode.toString(8))
     t.equal(process.umask(), 0o027)
     closeSync(fd)
@@ -59,7 +59,7 @@ leakFree('options that make no sense are refused', async (t) => {
     { backlog: 1.5 },
     { backlog: -1 },
   ]) {
-    await t.rejects(listenAt(path, options), RangeError)
+    await t.rejects(listenAt(path, 'stream', options), RangeError)
   }
   t.notOk(existsSync(path))
 })
@@ -113,22 +113,19 @@ for (const call of ['bind', 'listen'] as const) {
       const { listenAt } = await t.mockImport<
         typeof import('../../../lib/wait/listen-at.ts')
       >('../../../lib/wait/listen-at.ts', {
-        '../../../lib/socket/file.ts': {
-          ...file,
-          bindFile: (...args: Parameters<typeof file.bindFile>) => {
-            const result = file.bindFile(...args)
-            return call === 'bind' ? swap(result) : result
-          },
-        },
         '../../../lib/socket/unix.ts': {
           ...unix,
+          bindTo: (...args: Parameters<typeof unix.bindTo>) => {
+            const result = unix.bindTo(...args)
+            return call === 'bind' ? swap(result) : result
+          },
           listenOn: (...args: Parameters<typeof unix.listenOn>) => {
             const result = unix.listenOn(...args)
             return call === 'listen' ? swap(result) : result
           },
         },
       })
-      await t.rejects(listenAt(path, { mode: 0o666 }), {
+      await t.rejects(listenAt(path, 'stream', { mode: 0o666 }), {
         message: `listen EADDRINUSE ${path}: replaced by another`,
       })
       t.equal(statSync(victim).mode & 0o777, 0o600, 'the victim is as it was')
@@ -189,7 +186,7 @@ input()
       'node:timers/promises': { setTimeout: sleep },
     })
     const refused = { code: 'EADDRINUSE', pid: python.pid }
-    await t.rejects(listenAt(path), refused)
+    await t.rejects(listenAt(path, 'stream'), refused)
     t.strictSame(pauses, [200], 'it looked, and looked again')
     const client = await dial(path)
     t.teardown(() => client.close())
@@ -204,7 +201,7 @@ input()
 leakFree('a socket that goes on refusing is replaced', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const stale = boundAt(path)
-  const fd = await listenAt(path)
+  const { fd } = await listenAt(path, 'stream')
   const client = await dial(path)
   t.teardown(() => client.close())
   t.equal(client.peerCredentials().pid, process.pid)
@@ -214,27 +211,26 @@ leakFree('a socket that goes on refusing is replaced', async (t) => {
 
 leakFree('a path where files come and go is given up', async (t) => {
   const path = join(temporaryFolder(t), 's')
-  const bound = boundAt(path)
-  let looks = 0
-  // The test changes the file after each look: another server's, every time.
+  const bound = [boundAt(path)]
+  // After each look there is the file of another server, every time.
+  const connectTo = (fd: number, path: string): number => {
+    const result = unix.connectTo(fd, path)
+    unlinkSync(path)
+    bound.push(boundAt(path))
+    return result
+  }
   const { listenAt } = await t.mockImport<
     typeof import('../../../lib/wait/listen-at.ts')
   >('../../../lib/wait/listen-at.ts', {
-    '../../../lib/socket/file.ts': {
-      ...file,
-      isSame: () => {
-        looks++
-        return false
-      },
-    },
+    '../../../lib/socket/unix.ts': { ...unix, connectTo },
   })
-  await t.rejects(listenAt(path), {
+  await t.rejects(listenAt(path, 'stream'), {
     code: 'EADDRINUSE',
     message: /it changes all the time/,
   })
-  t.equal(looks, 5)
+  t.equal(bound.length, 6, 'five looks')
   t.ok(lstatSync(path).isSocket(), 'nothing was removed')
-  unix.closeFd(bound)
+  for (const fd of bound) unix.closeFd(fd)
 })
 
 leakFree('a listen(2) that fails leaves no file', async (t) => {
@@ -244,7 +240,10 @@ leakFree('a listen(2) that fails leaves no file', async (t) => {
   >('../../../lib/wait/listen-at.ts', {
     '../../../lib/socket/unix.ts': { ...unix, listenOn: () => -12 },
   })
-  await t.rejects(listenAt(path), { code: 'ENOMEM', syscall: 'listen' })
+  await t.rejects(listenAt(path, 'stream'), {
+    code: 'ENOMEM',
+    syscall: 'listen',
+  })
   t.notOk(existsSync(path))
 })
 
@@ -260,11 +259,10 @@ leakFree(
       'echo held; cat',
     ])
     await holder.printed(/held/)
-    const fd = await listenAt(join(folder, 'a'))
-    unix.closeFd(fd)
-    const waiting = listenAt(join(folder, 'b'))
+    unix.closeFd((await listenAt(join(folder, 'a'), 'stream')).fd)
+    const waiting = listenAt(join(folder, 'b'), 'stream')
     holder.child.stdin?.end()
-    unix.closeFd(await waiting)
+    unix.closeFd((await waiting).fd)
     await holder.exit
     t.ok(existsSync(join(folder, 'b')))
   },
@@ -272,16 +270,15 @@ leakFree(
 )
 
 leakFree('a folder that cannot be locked is no obstacle', async (t) => {
-  const { lockFolder } = await t.mockImport<
-    typeof import('../../../lib/socket/file.ts')
-  >('../../../lib/socket/file.ts', {
-    '../../../lib/libc.ts': {
-      ...libc,
-      declare: (name: string, ...rest: ['int', []]) =>
-        name === 'flock' ? () => -9 : libc.declare(name, ...rest),
-    },
+  const path = join(temporaryFolder(t), 's')
+  const { listenAt } = await t.mockImport<
+    typeof import('../../../lib/wait/listen-at.ts')
+  >('../../../lib/wait/listen-at.ts', {
+    '../../../lib/libc.ts': { ...libc, ...declaring('flock', () => -9) },
   })
-  t.equal(lockFolder('/'), undefined)
+  const { fd } = await listenAt(path, 'stream')
+  t.ok(lstatSync(path).isSocket())
+  unix.closeFd(fd)
 })
 
 t.test(
@@ -302,5 +299,51 @@ t.test(
     ])
     t.equal(stdout, 'listens\n', stderr)
     chmodSync(folder, 0o700)
+  },
+)
+
+leakFree('a file is removed though the folder was changed', async (t) => {
+  const folder = temporaryFolder(t)
+  const before = process.cwd()
+  process.chdir(folder)
+  t.teardown(() => process.chdir(before))
+  const listener = await listen('s')
+  process.chdir('/')
+  listener.close()
+  t.notOk(existsSync(join(folder, 's')))
+})
+
+t.test(
+  'close() closes everything though the file has to stay',
+  { skip: process.getuid?.() === 0 ? false : 'only root can become another' },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const path = join(folder, 's')
+    // As a server does that gives its privileges up once it listens.
+    const { code, stdout, stderr } = await run(t, [
+      ...script('--input-type=module', '-e'),
+      `import { connect, listen } from './lib/index.ts'
+       const listener = await listen(process.argv[1], {
+         onWarning: ({ code, message }) => console.log(code, message),
+       })
+       const serving = listener.serve(async (conn) => {
+         console.log(await conn.recvmsg())
+       })
+       const client = await connect(process.argv[1])
+       process.setuid(65534)
+       setImmediate(() => listener.close())
+       console.log(await client.recvmsg())
+       await serving
+       console.log('served')
+       await connect(process.argv[1]).catch(({ code }) => console.log(code))
+       client.close()`,
+      path,
+    ])
+    t.equal(code, 0, stderr)
+    t.match(stdout, 'EACCES EACCES: permission denied')
+    t.match(stdout, path, 'the warning names the file')
+    t.match(stdout, 'served')
+    t.equal(stdout.match(/^null$/gm)?.length, 2, 'both ends have ended')
+    t.ok(existsSync(path), 'the warning is true')
   },
 )

@@ -1,193 +1,236 @@
-// uv_poll: its handles, and what happens where it fails. What every watcher
-// does is in watcher.test.ts.
+// uv_poll, by which the event loop watches the list of epoll(7) with node:ffi:
+// what it tells, and that a process ends well whatever is ready at its end.
 
-import { closeSync, writeSync } from 'node:fs'
+import { closeSync, openSync } from 'node:fs'
+import type { Test } from 'tap'
 
 import { engineName } from '../../../lib/libc.ts'
-import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { UvPoll } from '../../../lib/wait/uv-poll.ts'
-import { leakFree, plainEnv, run, script, until } from '../../support.ts'
+import { envWithoutCache, leakFree, run, script } from '../../support.ts'
 
 const skip = engineName === 'node:ffi' ? false : 'not with ffi-rs'
-const env = plainEnv({ FDPASS_FFI: 'node' })
 
-// Left open, and ready, to the end of this process, which has to end well.
-if (!skip) {
-  const [fd, peer] = newSocketpair()
-  const left = new UvPoll(fd, () => left.rest())
-  left.keepAlive(false)
-  left.watch()
-  writeSync(peer, 'x')
+/**
+ * Runs a module in a process of its own, as each UvPoll lasts to the end of the
+ * process. It has to end by itself, with this code, and nothing on stderr.
+ */
+async function runModule(t: Test, source: string, code = 0): Promise<string> {
+  const command = script('--expose-gc', '--input-type=module', '-e')
+  const env = { ...envWithoutCache(), FDPASS_WAIT: '' }
+  const result = await run(t, [...command, source], { env })
+  t.strictSame([result.code, result.signal], [code, null], 'how it ended')
+  if (code === 0) t.equal(result.stderr, '')
+  return result.stdout
 }
 
 leakFree(
-  'one owner that throws does not keep the others from their turn',
+  'what cannot be watched is refused, and remains the caller’s',
   async (t) => {
-    const pairs = Array.from({ length: 3 }, newSocketpair)
-    const told: number[] = []
-    const errors: unknown[] = []
-    const watchers = pairs.map(([fd], index) => {
-      const watcher = new UvPoll(fd, () => {
-        told.push(index)
-        watcher.rest()
-        throw new Error(`of ${index}`)
-      })
-      return watcher
-    })
-    // The runner's own listener would fail the test.
-    const listeners = process.listeners('uncaughtException')
-    process.removeAllListeners('uncaughtException')
-    process.on('uncaughtException', (error) => errors.push(error.message))
-    t.teardown(() => {
-      process.removeAllListeners('uncaughtException')
-      for (const each of listeners) process.on('uncaughtException', each)
-    })
-    for (const watcher of watchers) watcher.watch()
-    for (const [, peer] of pairs) writeSync(peer, 'x')
-    await until('all are told', () => errors.length === 3)
-    t.strictSame(told.sort(), [0, 1, 2])
-    t.strictSame(errors.sort(), ['of 0', 'of 1', 'of 2'])
-    for (const watcher of watchers) watcher.close()
-    for (const [, peer] of pairs) closeSync(peer)
+    const file = openSync('package.json', 'r')
+    const never = { code: 'EPERM', syscall: 'uv_poll_init' }
+    t.throws(() => new UvPoll(file, () => {}), never)
+    closeSync(file)
+    const closed = { code: 'EBADF', syscall: 'uv_poll_init' }
+    t.throws(() => new UvPoll(file, () => {}), closed)
   },
   skip,
 )
 
 leakFree(
-  'a descriptor that Node polls already: the owner is told',
+  'it tells once in each turn in which a read would not block',
   async (t) => {
-    const [one, other] = newSocketpair()
-    const failures: (Error | undefined)[] = []
-    const first = new UvPoll(one, () => {})
-    const second = new UvPoll(one, (failure) => {
-      failures.push(failure)
-      second.rest()
-    })
-    first.watch()
-    second.watch()
-    await until('the failure', () => failures.length > 0)
-    t.match(failures, [{ code: 'EEXIST', syscall: 'uv_poll_start' }])
-    const called = new Promise<void>((resolve) => {
-      second.whenWritable(0, resolve)
-    })
-    await called
-    first.rest()
-    second.close()
-    t.throws(() => first.close(), { code: 'EBADF' }, 'which it shared')
-    closeSync(other)
+    const source = `
+import { once } from 'node:events'
+import { writeSync } from 'node:fs'
+import { setImmediate as turn } from 'node:timers/promises'
+import { receiveNow } from './lib/message.ts'
+import { newSocketpair } from './lib/socket/unix.ts'
+import { UvPoll } from './lib/wait/uv-poll.ts'
+const [one, other] = newSocketpair()
+let calls = 0
+const poll = new UvPoll(one, () => calls++)
+for (let i = 0; i < 5; i++) await turn()
+console.log('before', calls)
+writeSync(other, 'still there')
+while (calls < 3) await turn()
+gc()
+const { data } = receiveNow(one, 100)
+console.log(String(data))
+for (let i = 0; i < 5; i++) await turn()
+const last = calls
+for (let i = 0; i < 5; i++) await turn()
+console.log('after', calls - last)
+writeSync(other, 'x')
+while (calls === last) await turn()
+console.log('again')
+`
+    const stdout = await runModule(t, source)
+    t.equal(stdout, 'before 0\nstill there\nafter 0\nagain\n')
   },
   skip,
 )
 
 leakFree(
-  'an error on the socket is told, and does not end the watch',
+  'only a referenced one keeps the process alive',
   async (t) => {
-    const [one, other] = newSocketpair()
-    let calls = 0
-    const watcher = new UvPoll(one, () => calls++)
-    // Closed with bytes unread: ECONNRESET is left behind for the peer.
-    writeSync(one, 'unread')
-    watcher.watch()
-    closeSync(other)
-    await until('the call', () => calls > 1)
-    t.ok(calls > 1, 'again and again, until it is fetched')
-    watcher.close()
-  },
-  skip,
-)
-
-// Closed at every point of its life, thousands of times, while everything that
-// nothing refers to is collected: libuv must not write into freed memory.
-const churn = `
-import { closeSync, readSync, writeSync } from 'node:fs'
+    const source = `
+import { once } from 'node:events'
+import { writeSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
 import { newSocketpair } from './lib/socket/unix.ts'
 import { UvPoll } from './lib/wait/uv-poll.ts'
-
-let told = 0
-let written = 0
-const full = Buffer.alloc(400_000)
-for (let round = 0; round < 200; round++) {
-  const open = []
-  for (let point = 0; point < 10; point++) {
-    const [fd, peer] = newSocketpair()
-    const watcher = new UvPoll(fd, () => {
-      told++
-      if (point === 4) watcher.close()
-      else watcher.rest()
-    })
-    if (point === 0) watcher.close()
-    watcher.watch()
-    if (point === 1) watcher.close()
-    if (point === 2) watcher.rest()
-    if (point >= 3) writeSync(peer, 'x')
-    if (point === 5) watcher.whenWritable(0, () => { written++; watcher.close() })
-    if (point === 6) watcher.write(full, () => {})
-    if (point === 7) { closeSync(peer); await turn() }
-    if (point === 8) await turn()
-    if (round % 2 === 0 && point === 9) watcher.close()
-    open.push(() => {
-      watcher.close()
-      watcher.close()
-      if (point !== 7) closeSync(peer)
-    })
-  }
-  if (round % 4 === 0) gc()
-  if (round % 4 < 3) await turn()
-  if (round % 4 === 1) gc()
-  for (const close of open) close()
-  if (round % 4 === 2) gc()
+const [one, other] = newSocketpair()
+let calls = 0
+const poll = new UvPoll(one, () => { calls++; poll.unref() })
+await once(process, 'beforeExit')
+for (const prepare of [
+  () => {},
+  () => { poll.ref(); poll.unref() },
+  () => { poll.ref(); poll.ref(); gc() },
+]) {
+  // One turn, so that the event loop ends again if nothing keeps it alive.
+  await turn()
+  calls = 0
+  prepare()
+  setTimeout(() => writeSync(other, 'x'), 100).unref()
+  await once(process, 'beforeExit')
+  console.log(calls > 0 ? 'alive' : 'ended')
 }
-await turn()
-console.log('told', told > 0, 'written', written > 0)
 `
-
-leakFree(
-  'handles are closed and opened again at every point of their life',
-  async (t) => {
-    const command = script('--expose-gc', '--input-type=module', '-e')
-    const result = await run(t, [...command, churn], { env })
-    t.equal(result.stdout, 'told true written true\n', result.stderr)
-    t.strictSame([result.code, result.signal], [0, null])
+    t.equal(await runModule(t, source), 'ended\nended\nalive\n')
   },
   skip,
 )
 
-// The process ends, by itself or by exit(), with handles in every state.
-const ending = (how: string): string => `
+// Connections that wait, of which each second one has something to receive.
+const CONNECTIONS = `
 import { writeSync } from 'node:fs'
-import { newSocketpair } from './lib/socket/unix.ts'
-import { UvPoll } from './lib/wait/uv-poll.ts'
-const pairs = Array.from({ length: 100 }, newSocketpair)
-const watchers = pairs.map(([fd]) => new UvPoll(fd, () => {}))
-for (const [index, watcher] of watchers.entries()) {
-  if (index % 4 === 0) watcher.close()
-  if (index % 4 === 1) { watcher.keepAlive(false); watcher.watch() }
-  if (index % 4 === 2) { watcher.watch(); watcher.rest() }
-  if (index % 8 === 1) writeSync(pairs[index][1], 'x')
+import { socketpair, waitReadable } from './lib/index.ts'
+const pairs = Array.from({ length: 100 }, () => socketpair())
+function sendToSome() {
+  for (const [index, [, peer]] of pairs.entries()) {
+    if (index % 2) writeSync(peer.fd, 'x')
+  }
 }
-process.on('exit', () => {
-  for (const watcher of watchers.slice(0, 50)) watcher.close()
-  for (const watcher of watchers.slice(50)) watcher.watch()
-})
-gc()
-${how}
 `
 
+const endings: Readonly<Record<string, string>> = {
+  'by itself, with connections that are ready': `
+    for (const [conn] of pairs) conn.unref().recvmsg()
+    sendToSome()
+  `,
+  'by itself, with waits that were told': `
+    sendToSome()
+    await waitReadable(pairs[1][0].fd)
+    for (const [conn] of pairs) conn.unref().recvmsg()
+  `,
+  'by exit(), with connections that are ready': `
+    for (const [conn] of pairs) conn.recvmsg()
+    sendToSome()
+    await null
+    process.exit()
+  `,
+  'by exit() when it is told': `
+    for (const [conn] of pairs) conn.recvmsg().then(() => process.exit())
+    sendToSome()
+  `,
+  'by exit() in a timer': `
+    for (const [conn] of pairs) conn.recvmsg()
+    setTimeout(() => { sendToSome(); process.exit() })
+  `,
+  'by itself, and closes connections before all other listeners': `
+    for (const [conn] of pairs) conn.unref().recvmsg()
+    process.prependListener('exit', () => {
+      for (const [conn] of pairs) conn.close()
+    })
+    sendToSome()
+  `,
+  'by exit(), and closes connections before all other listeners': `
+    for (const [conn] of pairs) conn.recvmsg()
+    process.prependListener('exit', () => {
+      for (const [conn] of pairs) conn.close()
+    })
+    sendToSome()
+    await null
+    process.exit()
+  `,
+  'by itself, and closes connections after all other listeners': `
+    for (const [conn] of pairs) conn.unref().recvmsg()
+    process.on('exit', () => {
+      for (const pair of pairs) for (const conn of pair) conn.close()
+    })
+    sendToSome()
+  `,
+  'by itself, and uses connections at its end': `
+    for (const [conn] of pairs) conn.unref().recvmsg()
+    process.on('exit', () => {
+      for (const [conn, peer] of pairs) {
+        conn.ref()
+        peer.recvmsg()
+        peer.unref()
+        waitReadable(peer.fd)
+        writeSync(conn.fd, 'late')
+      }
+      sendToSome()
+    })
+  `,
+  'by exit(), and waits for the first time at its end': `
+    process.on('exit', () => {
+      for (const [conn] of pairs) conn.recvmsg()
+      sendToSome()
+    })
+    process.exit()
+  `,
+  'by itself, and goes on once before that': `
+    const [[first, peer], ...others] = pairs
+    for (const [conn] of others) conn.unref().recvmsg()
+    process.once('beforeExit', () => {
+      first.recvmsg().then(sendToSome)
+      setTimeout(() => peer.sendmsg('x')).unref()
+    })
+  `,
+  'by itself, after everything that nothing refers to is collected': `
+    await Promise.all(pairs.slice(0, 50).map(async ([conn, peer]) => {
+      const received = conn.recvmsg()
+      gc()
+      await peer.sendmsg('x')
+      await received
+    }))
+    for (const [conn] of pairs) conn.unref().recvmsg()
+    sendToSome()
+    gc()
+  `,
+}
+
+for (const [how, source] of Object.entries(endings)) {
+  leakFree(
+    `a process ends ${how}`,
+    async (t) => {
+      const announce = `process.on('exit', () => console.log('the end'))\n`
+      const stdout = await runModule(t, CONNECTIONS + announce + source)
+      t.equal(stdout, 'the end\n', 'once, and nothing after it')
+    },
+    skip,
+  )
+}
+
 leakFree(
-  'a process ends with handles open',
+  'an error of an owner ends the process as any other does',
   async (t) => {
-    const ways = {
-      'by itself': '',
-      'by exit()': 'process.exit(0)',
-      'by exit() later': 'setTimeout(() => process.exit(0), 5)',
-    }
-    for (const [name, how] of Object.entries(ways)) {
-      const command = script('--expose-gc', '--input-type=module', '-e')
-      const result = await run(t, [...command, ending(how)], { env })
-      t.strictSame([result.code, result.signal], [0, null], name)
-      t.notMatch(result.stderr, /Error|Assert|abort/i)
-    }
+    const source = `
+import { UnixConn } from './lib/index.ts'
+import { newSocketpair } from './lib/socket/unix.ts'
+import { READABLE, Watch } from './lib/wait/watch.ts'
+import { writeSync } from 'node:fs'
+const pairs = Array.from({ length: 3 }, () => newSocketpair())
+for (const [fd, peer] of pairs) {
+  const watch = new Watch(fd, 'edge', () => { throw new Error('of ' + fd) })
+  watch.wait(READABLE)
+  writeSync(peer, 'x')
+}
+process.on('exit', (code) => console.log('exit', code))
+`
+    t.equal(await runModule(t, source, 1), 'exit 1\n')
   },
   skip,
 )

@@ -1,0 +1,238 @@
+// The Node stream for a received descriptor. It reads and writes through the
+// very open file description that was sent, at its position and with its flags,
+// and changes none of them:
+//
+//    socket           MSG_DONTWAIT says by itself not to wait
+//    pipe             RWF_NOWAIT does the same
+//    terminal, FIFO,  have neither: wait until it is ready, then one read or
+//    device           write in libuv's pool
+//    file             never waits for others: libuv's pool
+//
+// Another reader of the same terminal, FIFO or device may be quicker between
+// the wait and the read: then a thread of the pool waits until more comes, and
+// the event loop does not. Linux only; elsewhere: node-streams.ts.
+// Read next: lib/stream/terminal.ts.
+
+import { read, write } from 'node:fs'
+import { constants } from 'node:os'
+import { Duplex, type DuplexOptions } from 'node:stream'
+
+import { systemError } from '../libc.ts'
+import type { FdKind } from '../socket/describe.ts'
+import { closeLater } from '../socket/unix.ts'
+import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
+import { type Calls, nowaitCalls, socketCalls } from './calls.ts'
+import { shares } from './pool.ts'
+import { isInBackground, isMaster } from './terminal.ts'
+
+type Callback = (error?: Error | null) => void
+
+/** Of a Duplex; it has one side only if the other is said to be false. */
+type Options = DuplexOptions & {
+  readonly readable?: boolean
+  readonly writable?: boolean
+}
+
+const { EAGAIN, EIO, EOPNOTSUPP, EPERM } = constants.errno
+
+/** Bytes in one read. */
+const READ_SIZE = 64 * 1024
+
+/** Reads, or writes, in one turn of the event loop: others get theirs. */
+const CALLS_PER_TURN = 16
+
+/** PIPE_BUF: what is ready to be written to has room for so many bytes. */
+const POOL_WRITE_SIZE = 4096
+
+/** Owns its descriptor. Made by open.ts, which has looked at it. */
+export class DescriptorStream extends Duplex {
+  readonly #fd: number
+  readonly #kind: FdKind
+  readonly #watch: Watch
+  readonly #calls: Calls
+  /** It waits, if it can be waited for, and then takes libuv's pool. */
+  #usesPool: boolean
+  #canWait = true
+  #callsInTurn = 0
+  /** Calls that are under way in the pool. */
+  #inPool = 0
+  /** What is left of the chunk that is being written, and who is told. */
+  #unwritten: { bytes: Uint8Array; done: Callback } | undefined
+
+  constructor(fd: number, kind: FdKind, options: Options) {
+    super(options)
+    this.#fd = fd
+    this.#kind = kind
+    this.#calls = kind === 'socket' ? socketCalls : nowaitCalls
+    this.#usesPool = kind === 'file' || kind === 'block device'
+    if (this.#usesPool) this.#canWait = false
+    this.#watch = new Watch(fd, 'level', (events) => {
+      this.#callsInTurn = 0
+      if (events & READABLE) this.#whenReadable()
+      if (events & WRITABLE) this.#whenWritable()
+    })
+  }
+
+  override _read(): void {
+    if (this.#usesPool) this.#wait(READABLE)
+    else this.#readNow()
+  }
+
+  override _write(bytes: Uint8Array, _encoding: string, done: Callback): void {
+    this.#unwritten = { bytes, done }
+    if (this.#usesPool) this.#wait(WRITABLE)
+    else this.#writeNow()
+  }
+
+  // Where a call is under way in the pool, the descriptor is closed after it.
+  override _destroy(error: Error | null, done: Callback): void {
+    this.#watch.end()
+    if (this.#inPool === 0) closeLater(this.#fd)
+    done(error)
+  }
+
+  #whenReadable(): void {
+    if (this.#usesPool) this.#readInPool()
+    else this.#readNow()
+  }
+
+  #whenWritable(): void {
+    if (this.#usesPool) this.#writeInPool()
+    else this.#writeNow()
+  }
+
+  #wait(events: number): void {
+    if (this.#canWait) {
+      try {
+        return this.#watch.wait(events)
+      } catch (error) {
+        // EPERM: it cannot be polled, so it is always ready, as a file is.
+        const { errno } = error as NodeJS.ErrnoException
+        if (errno !== -EPERM) return void this.destroy(error as Error)
+        this.#canWait = false
+      }
+    }
+    if (events & READABLE) this.#readInPool()
+    if (events & WRITABLE) this.#writeInPool()
+  }
+
+  #readNow(): void {
+    if (this.destroyed || this.#isStopped()) return
+    if (this.#mustYield(() => this.#readNow())) return
+    const result = this.#calls.read(this.#fd, READ_SIZE)
+    if (result === -EAGAIN) return this.#wait(READABLE)
+    if (result !== -EOPNOTSUPP) return this.#take(result)
+    this.#usesPool = true
+    this.#wait(READABLE)
+  }
+
+  // There may be more at once, for ever, and others wait.
+  #mustYield(next: () => void): boolean {
+    if (this.#callsInTurn++ < CALLS_PER_TURN) return false
+    setImmediate(() => {
+      this.#callsInTurn = 0
+      next()
+    })
+    return true
+  }
+
+  #readInPool(): void {
+    this.#runInPool((over) => {
+      if (this.#isStopped()) return over()
+      const room = Buffer.allocUnsafeSlow(READ_SIZE)
+      read(this.#fd, room, 0, room.length, null, (error, length) => {
+        over()
+        if (this.destroyed) return
+        if (error?.code === 'EAGAIN') return this.#wait(READABLE)
+        if (error) return this.#take(error.errno ?? -EIO)
+        // A typed line must not keep all of this memory.
+        const isLarge = length >= room.length / 4
+        const bytes = room.subarray(0, length)
+        this.#take(isLarge ? bytes : Buffer.from(bytes))
+      })
+    })
+  }
+
+  // What a read has given: bytes, none at the end, or -errno.
+  #take(result: Buffer | number): void {
+    if (typeof result !== 'number') {
+      this.push(result.length > 0 ? result : null)
+    } else if (result === -EIO && this.#isMaster()) {
+      this.push(null)
+    } else {
+      this.destroy(systemError('read', result))
+    }
+  }
+
+  #isMaster(): boolean {
+    return this.#kind === 'terminal' && isMaster(this.#fd)
+  }
+
+  // To read its own terminal from the background would stop this process.
+  #isStopped(): boolean {
+    if (this.#kind !== 'terminal' || !isInBackground(this.#fd)) return false
+    const why =
+      'it is the terminal of this process, which runs in the background there'
+    this.destroy(systemError('read', -EIO, `cannot read this: ${why}`))
+    return true
+  }
+
+  #writeNow(): void {
+    while (this.#unwritten && !this.destroyed) {
+      if (this.#mustYield(() => this.#writeNow())) return
+      const { bytes } = this.#unwritten
+      const result = this.#calls.write(this.#fd, bytes)
+      if (result === -EAGAIN) return this.#wait(WRITABLE)
+      if (result === -EOPNOTSUPP) {
+        this.#usesPool = true
+        return this.#wait(WRITABLE)
+      }
+      this.#written(result)
+    }
+  }
+
+  #writeInPool(): void {
+    const bytes = this.#unwritten?.bytes
+    if (bytes === undefined) return
+    const size = this.#canWait ? POOL_WRITE_SIZE : bytes.length
+    this.#runInPool((over) => {
+      const length = Math.min(size, bytes.length)
+      write(this.#fd, bytes, 0, length, null, (error, written) => {
+        over()
+        if (this.destroyed) return
+        if (error?.code !== 'EAGAIN') {
+          this.#written(error ? (error.errno ?? -EIO) : written)
+        }
+        if (this.#unwritten) this.#wait(WRITABLE)
+      })
+    })
+  }
+
+  // What a write has taken, in bytes, or -errno.
+  #written(result: number): void {
+    const unwritten = this.#unwritten
+    if (unwritten === undefined) return
+    const left = unwritten.bytes.subarray(Math.max(0, result))
+    if (result >= 0 && left.length > 0) {
+      unwritten.bytes = left
+      return
+    }
+    this.#unwritten = undefined
+    unwritten.done(result < 0 ? systemError('write', result) : null)
+  }
+
+  // Keeps the descriptor open until the call is over.
+  #runInPool(call: (over: () => void) => void): void {
+    const share = this.#canWait ? shares.ready : shares.file
+    this.#inPool++
+    share.run((over) => {
+      const leave = (): void => {
+        over()
+        this.#inPool--
+        if (this.destroyed && this.#inPool === 0) closeLater(this.#fd)
+      }
+      if (this.destroyed) leave()
+      else call(leave)
+    })
+  }
+}
