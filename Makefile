@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := all
 .PHONY: all help server client demo examples gotchas check test test-nodes \
-  test-arm64 test-musl bench bench-takeover bench-idle soak faults plot \
-  pictures pack fmt clean
+  test-arm64 test-musl test-headers bench bench-takeover bench-idle soak \
+  faults plot pictures pack fmt clean
 
 run := node --import tsx
 # No package here needs its install script, esbuild's merely saves some time.
@@ -34,6 +34,9 @@ test: node_modules/.dev examples/dbus/node_modules ## check, then all tests
 
 test-nodes test-arm64 test-musl: node_modules/.dev ## the tests, elsewhere
 	test/platforms/$(@:test-%=%).sh
+
+test-headers: node_modules/.dev ## the layouts, and what C headers say
+	@test/platforms/headers.sh
 
 bench: all ## beside every alternative
 	@$(run) bench/run.ts --json bench/results.json

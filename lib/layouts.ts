@@ -6,9 +6,12 @@
 // where the C type is wider (size_t on 64-bit glibc) or carries a pad beside it
 // (musl), the upper half stays zero, so that one table serves both libcs.
 //
-// Linux: printed by a C program, which the tests compile again and compare.
-// darwin, FreeBSD: read from xnu-11417 and FreeBSD 12.1/14 headers, not
-// executed there. Man pages: cmsg(3), recvmsg(2), unix(7).
+// The tests compile test/peers/abi.c and compare what it prints with `host`.
+// `make test-headers` compiles it for Linux (glibc, musl) and darwin, with their
+// headers, and compares the values. FreeBSD: read from the headers of 12.1 and
+// 14, compared only by who runs the tests there. `maxFds` and
+// `emsgsizeMeansFull` are in no header: read from the kernels' sources.
+// Man pages: cmsg(3), recvmsg(2), unix(7).
 // Read next: lib/libc.ts.
 
 import { endianness } from 'node:os'
