@@ -47,6 +47,7 @@ const ELSEWHERE = new Map([
   ['make test-nodes', 'minutes, and downloads; .ci/run runs a part of it'],
   ['make test-musl', 'installs Debian packages'],
   ['make test-arm64', 'minutes, and downloads'],
+  ['make test-headers', 'downloads; .ci/run runs it'],
   ['make bench', 'half an hour on an idle machine; this file compares figures'],
   ['make bench-takeover', 'minutes on an idle machine; takeover.test.ts'],
   ['make bench-idle', 'minutes on an idle machine; idle-container.test.ts'],
@@ -72,12 +73,14 @@ const skip =
   (!existsSync('.git') && 'needs a git checkout') ||
   (process.platform !== 'linux' && 'written for Linux: cp -al, terminals')
 
+// What is ignored may be more than one call can return: .cache has a compiler.
+const GIT_FILES = ['ls-files', '-z', '-co', '--exclude-standard']
 const IGNORED = /(^|\/)(node_modules|\.tap|\.cache|dist)\//
 
 function makeCopy(): void {
   chmodSync(folder, 0o755)
   mkdirSync(copy)
-  const listed = execFileSync('git', ['ls-files', '-z', '-co'], {
+  const listed = execFileSync('git', GIT_FILES, {
     encoding: 'utf8',
     env: { ...process.env, GIT_OPTIONAL_LOCKS: '0' },
   })
