@@ -59,6 +59,12 @@ const idlePort = await freePort()
 const screen = { XDG_RUNTIME_DIR: folder, WAYLAND_DISPLAY: 'screen' }
 
 const examples: Readonly<Record<string, readonly Step[]>> = {
+  bytes: [
+    {
+      run: ['bytes.ts', '--fds', '3', '--room', '24'],
+      prints: /^3 sent, 2 received: MSG_CTRUNC is set\.$/,
+    },
+  ],
   stdout: [
     { run: ['stdout/server.ts', socket], prints: /ready/, stays: true },
     { run: ['stdout/client.ts', socket], prints: /displayed on client stdout/ },
