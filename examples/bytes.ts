@@ -17,7 +17,7 @@
 
 import { closeSync, openSync } from 'node:fs'
 
-import { buildRights, cmsgSpace, descriptorsIn } from '../lib/cmsg.ts'
+import { buildRights, descriptorsIn, spaceFor } from '../lib/cmsg.ts'
 import { type Abi, abis, host } from '../lib/layouts.ts'
 import { allocate, check, declare } from '../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../lib/msghdr.ts'
@@ -63,7 +63,7 @@ const { values } = commandLine(
 const isHere = values.abi === HERE
 const abi = abiOf(values.abi)
 const count = number('--fds N', values.fds, 1, abi.maxFds)
-const need = cmsgSpace(count * INT, abi)
+const need = spaceFor(count * INT, abi)
 const room = number('--room N', values.room ?? `${need}`, 0, MOST_ROOM)
 if (!isHere && values.room !== undefined)
   usageError(USAGE, `Expected no --room: ${values.abi} receives nothing here`)

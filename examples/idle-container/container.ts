@@ -17,6 +17,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   closeReceived,
+  describeFd,
   framesOf,
   listen,
   sendFrame,
@@ -138,13 +139,18 @@ async function park(
     closeReceived(fd)
     throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
   }
+  const { kind } = describeFd(fd)
+  if (kind === 'file' || kind === 'directory') {
+    closeReceived(fd)
+    throw new Error(`Expected a connection, got a ${kind}`)
+  }
   if (parked.size + returning >= most) return giveBack({ ...front, tag }, fd)
   parked.set(fd, { ...front, tag })
   log('parked', fd, { ...front, tag })
   waitReadable(fd, { signal: front.over.signal }).then(
     () => passBack(fd),
-    // What cannot be waited for, such as a file, can be read at once. After an
-    // abort serve() decides what becomes of it.
+    // What cannot be waited for can be read at once. After an abort serve()
+    // decides what becomes of it.
     (error) => (codeOf(error) === 'ABORT_ERR' ? undefined : passBack(fd)),
   )
 }

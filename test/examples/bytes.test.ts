@@ -7,7 +7,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
-import { buildRights, cmsgSpace } from '../../lib/cmsg.ts'
+import { buildRights, spaceFor } from '../../lib/cmsg.ts'
 import { abis, host } from '../../lib/layouts.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import {
@@ -282,7 +282,7 @@ for (const [name, abi] of Object.entries(abis)) {
       t.strictSame(sizes, [
         ['msghdr', abi.msghdr.size],
         ['iovec', abi.iovec.size],
-        ['control message', cmsgSpace(4 * fds, abi)],
+        ['control message', spaceFor(4 * fds, abi)],
         ['data', 1],
       ])
 
@@ -321,7 +321,7 @@ for (const [name, abi] of Object.entries(abis)) {
     t.equal(fds.length, 7)
     const iov = abi.msghdr.size
     const control = iov + abi.iovec.size
-    const controlLength = cmsgSpace(4 * 7, abi)
+    const controlLength = spaceFor(4 * 7, abi)
     const memory = Buffer.alloc(size)
     initMsghdr(memory, 0, base + iov, abi)
     const parts = {

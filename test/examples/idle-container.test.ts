@@ -282,7 +282,7 @@ t.test('a bad front gets one line, and costs nobody else', async (t) => {
   )
   await complaint('{"tag":"x","fds":1}\n', [file])
   await container.printed(
-    /^front 3: (epoll_ctl|uv_poll_init) EPERM .*, closed its 0$/m,
+    /^front 3: Expected a connection, got a file, closed its 0$/m,
   )
   await complaint('{"tag":7,"fds":1}\n', [file])
   await container.printed(/^front 4: Expected a tag, got 7, closed its 0$/m)
@@ -532,23 +532,6 @@ t.test(
     for (const { read } of others) t.equal(await read(), '1: quit')
   },
 )
-
-t.test('a front that parks its own end and leaves is let go', async (t) => {
-  const path = join(temporaryFolder(t), 's')
-  const container = await startContainer(t, path)
-  const before = await settledFds(container.pid)
-  const conn = await connect(path)
-  await sendFrame(conn, { tag: 'my own end' }, [conn.fd])
-  conn.close()
-  await container.printed(
-    /^front 1: Expected a connection, got the other end of this one, closed/m,
-  )
-  await until('as many descriptors as before', () => {
-    return openFds(container.pid).length === before.length
-  })
-  container.child.kill('SIGINT')
-  t.match(await container.exit, { code: 0 })
-})
 
 t.test(
   'a Python front may cut and join its messages as it likes',
