@@ -14,7 +14,6 @@ import {
   type UnixConn,
 } from './lib/index.ts'
 import {
-  endProcess,
   fail,
   kindOf,
   messageOf,
@@ -54,7 +53,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
 }
 await listener.serve(handler, { maxConnections: 50 }).catch(fail)
 print('Server stopped')
-endProcess()
+process.exit() // A read that never ends would keep it.
 
 // Returns why the server has stopped reading.
 async function serve(conn: UnixConn, client: string, got: ReceivedFds | Error) {

@@ -50,7 +50,7 @@ export const RECEIVE_FLAGS = MSG_DONTWAIT | MSG_CMSG_CLOEXEC
 export const MAX_BYTES = 4 * 1024 * 1024
 
 /** At most so many are sent: more do not fit a length of 32 bits. */
-const MAX_SEND = 0x7fffffff
+export const MAX_SEND = 0x7fffffff
 
 // Room for as many descriptors as the platform can bring (254 on the BSDs), and
 // for credentials, pidfd, security labels before them. A smaller buffer would

@@ -60,6 +60,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
 }
 await listener.serve(handler, { maxConnections: 50 }).catch(fail)
 print('Server stopped')
+process.exit() // A read that never ends would keep it.
 
 async function printFiles(
   got: ReceivedFds | Error,

@@ -9,6 +9,7 @@ import { constants } from 'node:os'
 
 import { LARGE } from '../arrivals.ts'
 import { host } from '../layouts.ts'
+import { systemError } from '../libc.ts'
 import { canBatch, MAX_BATCH, receiveBatch } from '../socket/batch.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { takeMessage } from './checks.ts'
@@ -33,7 +34,10 @@ export async function* messagesOf(
     if (size > 1 && receiver.isIdle && canBatch()) {
       const batch = receiveBatch(fd, maxBytes, Math.min(size, batchLimit()))
       isDrained = batch === EAGAIN
-      // Any other error is what the next call meets, too.
+      // The kernel tells of an error once, ECONNRESET, say.
+      if (typeof batch === 'number' && !isDrained) {
+        throw systemError('recvmsg', batch)
+      }
       size =
         typeof batch === 'number' ? 1 : Math.min(2 * batch.length, MAX_BATCH)
       if (typeof batch !== 'number') receiver.unshift(batch)

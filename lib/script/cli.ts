@@ -11,12 +11,8 @@ import {
   describeFd,
   type UnixConn,
 } from '../index.ts'
-import { declare } from '../libc.ts'
 import { linePrinter } from './print.ts'
 import { printable } from './printable.ts'
-
-// void _exit(int status)
-const _exit = declare('_exit', 'int', ['int'])
 
 /** Prints a line on stdout: see linePrinter(). */
 export const print = linePrinter(process.stdout)
@@ -95,15 +91,6 @@ export function usageError(usage: string, reason: string): never {
 export function fail(reason: unknown): never {
   console.error(`${script}: ${printable(messageOf(reason))}`)
   process.exit(1)
-}
-
-/**
- * Ends the process, for a script that reads what others have sent: process.exit
- * would wait for the threads of libuv's pool, and one of them may be in a read
- * that never ends.
- */
-export function endProcess(): void {
-  process.stdout.write('', () => _exit(Number(process.exitCode ?? 0)))
 }
 
 export function messageOf(error: unknown): string {

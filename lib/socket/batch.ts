@@ -17,6 +17,7 @@ import {
   CONTROL_ROOM,
   known,
   MAX_BYTES,
+  MAX_SEND,
   type Outgoing,
   RECEIVE_FLAGS,
   type Received,
@@ -38,7 +39,7 @@ const recvmmsg = declare('recvmmsg', 'int', [
   'pointer',
 ])
 
-const { EAGAIN, ENOSYS, EPERM } = constants.errno
+const { ENOSYS, EPERM } = constants.errno
 
 /** At most so many messages in one call. */
 export const MAX_BATCH = 64
@@ -80,10 +81,12 @@ export function sendBatch(
     if (count === MAX_BATCH || (isCopied && used + LARGE > MAX_BYTES)) break
     if (isCopied) memory.bytes.set(data, DATA + used)
     const address = isCopied ? memory.base + DATA + used : addressOf(data)
-    place(count, address, Math.min(data.length, MAX_BYTES), control.length)
+    place(count, address, Math.min(data.length, MAX_SEND), control.length)
     memory.bytes.set(control, CONTROLS + count * CONTROL_ROOM)
     count++
     if (isCopied) used += data.length
+    // Nothing may come between the parts of a message that is cut here.
+    if (data.length > MAX_SEND) break
   }
   const sent = sendmmsg(fd, memory.address, count, SEND_FLAGS)
   if (sent === -ENOSYS || sent === -EPERM) return sendFirst(fd, messages, sent)
@@ -111,7 +114,8 @@ function sendFirst(
  * Receives up to `count` messages of up to `maxBytes` bytes each, as far as
  * they have arrived, each as receiveNow() does.
  *
- * @returns the messages, or -errno if there was none
+ * @returns the messages, or -errno if there was none. Where the call is refused,
+ * none, and no error: they can be received one by one
  */
 export function receiveBatch(
   fd: number,
@@ -126,7 +130,7 @@ export function receiveBatch(
   const filled = recvmmsg(fd, memory.address, slots, RECEIVE_FLAGS, NULL)
   if (filled === -ENOSYS || filled === -EPERM) {
     isPossible = false
-    return -EAGAIN
+    return []
   }
   if (filled < 0) return filled
   const messages: Received[] = []

@@ -20,6 +20,7 @@ const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 const { AF_UNIX, SOCK_STREAM, SOL_SOCKET } = host.constants
 const { SO_ACCEPTCONN, SO_LINGER, SO_TYPE } = host.constants
 const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
+const SO_RCVTIMEO = 20 // Linux, <asm-generic/socket.h>
 const POLLRDHUP = 0x2000 // <asm-generic/poll.h>
 /** struct linger: int l_onoff, int l_linger. */
 const LINGER_SIZE = 8
@@ -97,6 +98,16 @@ export function isListening(fd: number): boolean {
   }
 }
 
+/** Whether it is a Unix socket. */
+export function isUnixSocket(fd: number): boolean {
+  try {
+    unixType(fd)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /**
  * Who connected, listened or made the pair at the other end, as the kernel
  * noted it then (SO_PEERCRED in unix(7); LOCAL_PEERCRED in unix(4)).
@@ -155,6 +166,21 @@ export function setPassCredentials(fd: number): void {
   const { address } = value
   const result = c.setsockopt(fd, SOL_SOCKET, SO_PASSCRED, address, 4)
   check('setsockopt', result)
+}
+
+/**
+ * SO_RCVTIMEO: how long a call that receives or accepts may wait in the kernel,
+ * in µs, rounded up to what the kernel's clock can tell (1 to 10 ms); 0 for as
+ * long as it takes. Linux only; nothing for what is no socket.
+ */
+export function setReceiveTimeout(fd: number, timeout: number): void {
+  if (process.platform !== 'linux') return
+  // struct timeval: long tv_sec, long tv_usec
+  const { pointerSize } = host
+  value.bytes.fill(0, 0, 2 * pointerSize)
+  value.bytes.writeInt32LE(timeout, pointerSize)
+  const { address } = value
+  c.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, address, 2 * pointerSize)
 }
 
 /** SO_SNDBUF: what may be on its way from this socket, in bytes. */

@@ -17,6 +17,7 @@ import {
   setPassCredentials,
   turnLingerOff,
 } from './options.ts'
+import { beginPoolCall } from './pool-calls.ts'
 import { parseUnixAddress, unixAddress } from './sockaddr.ts'
 
 const { AF_UNIX, FIOCLEX, FIONBIO, SOCK_CLOEXEC, SOCK_NONBLOCK } =
@@ -232,7 +233,7 @@ export function closeFd(fd: number): void {
  */
 export function closeLater(fd: number): void {
   if (!isMainThread || fd < 0) return closeFd(fd)
-  closeInPool(fd, () => {}) // After close(2) the number is free anyway.
+  closeInPool(fd, beginPoolCall()) // After close(2) it is free anyway.
 }
 
 /**

@@ -3,10 +3,11 @@
 // read a terminal through a description that libuv opens anew.
 // Read next: lib/stream/open.ts.
 
-import { createReadStream, createWriteStream } from 'node:fs'
+import { createReadStream, createWriteStream, read, write } from 'node:fs'
 import { Socket } from 'node:net'
 import { Duplex, type Readable, type Writable } from 'node:stream'
-import { ReadStream, WriteStream } from 'node:tty'
+import { ReadStream } from 'node:tty'
+import { isMainThread } from 'node:worker_threads'
 import type { FdKind } from '../socket/describe.ts'
 import { turnLingerOff } from '../socket/options.ts'
 import { closeFd, duplicate } from '../socket/unix.ts'
@@ -17,7 +18,10 @@ export function nodeReadable(fd: number, kind: FdKind): Readable {
     return openSocket(fd, { readable: true, writable: false })
   }
   if (kind === 'terminal') return closedWith(fd, new ReadStream(fd))
-  return createReadStream('', { fd })
+  return createReadStream('', {
+    fd,
+    ...(!isMainThread && { fs: { read, close } }),
+  })
 }
 
 /** For `fd`, which it owns, of a kind that can be streamed. */
@@ -25,8 +29,11 @@ export function nodeWritable(fd: number, kind: FdKind): Writable {
   if (kind === 'socket' || kind === 'pipe') {
     return openSocket(fd, { readable: false, writable: true })
   }
-  if (kind === 'terminal') return closedWith(fd, new WriteStream(fd))
-  return createWriteStream('', { fd })
+  // A tty.WriteStream would block the event loop while nobody reads.
+  return createWriteStream('', {
+    fd,
+    ...(!isMainThread && { fs: { write, close } }),
+  })
 }
 
 /** For `fd`, which it owns, of a kind that can be streamed. */
@@ -34,8 +41,30 @@ export function nodeDuplex(fd: number, kind: FdKind): Duplex {
   if (kind === 'socket' || kind === 'pipe') {
     return openSocket(fd, { readable: true, writable: true })
   }
-  const writable = nodeWritable(duplicate(fd), kind)
-  return Duplex.from({ readable: nodeReadable(fd, kind), writable })
+  const writer = nodeWritable(duplicate(fd), kind)
+  return combine(nodeReadable(fd, kind), writer)
+}
+
+// Duplex.from() would do too, but fails with an AbortError when it is destroyed.
+function combine(reader: Readable, writer: Writable): Duplex {
+  const duplex = new Duplex({
+    read: () => reader.resume(),
+    write: (chunk, encoding, done) => writer.write(chunk, encoding, done),
+    final: (done) => writer.end(done),
+    destroy: (error, done) => {
+      reader.destroy()
+      writer.destroy()
+      done(error)
+    },
+  })
+  reader.on('data', (chunk) => {
+    if (!duplex.push(chunk)) reader.pause()
+  })
+  reader.on('end', () => duplex.push(null))
+  for (const side of [reader, writer]) {
+    side.on('error', (error) => duplex.destroy(error))
+  }
+  return duplex
 }
 
 // It is not to shut down a socket, which others may have.
@@ -57,8 +86,14 @@ function openSocket(
 // The stream has the terminal that libuv opened anew, and leaves `fd` open
 // beside it. Only where nothing can be opened anew, as for the master side of a
 // pseudo-terminal, it has `fd` itself.
-function closedWith<S extends Readable | Writable>(fd: number, stream: S): S {
+function closedWith(fd: number, stream: ReadStream): ReadStream {
   const { fd: own } = Reflect.get(stream, '_handle') as { fd: number }
   if (own !== fd) stream.once('close', () => closeFd(fd))
   return stream
+}
+
+// In a worker thread Node would warn that it has never opened this number.
+function close(fd: number, done: (error: null) => void): void {
+  closeFd(fd)
+  done(null)
 }

@@ -23,7 +23,7 @@ import { DescriptorStream } from './stream.ts'
 /** Those of a Node stream. `signal` destroys it with an AbortError. */
 export type DescriptorStreamOptions = Pick<
   DuplexOptions,
-  'decodeStrings' | 'defaultEncoding' | 'encoding' | 'highWaterMark' | 'signal'
+  'defaultEncoding' | 'encoding' | 'highWaterMark' | 'signal'
 >
 
 type Direction = 'read' | 'write' | 'read-write'
@@ -130,22 +130,31 @@ function withSignal<S extends Readable | Writable>(
 
 // The kind of `fd`, if it can be streamed in this direction.
 function checkedKind(fd: number, direction: Direction): FdKind {
-  const call = direction === 'write' ? 'write' : 'read'
-  const refuse = (code: 'EBADF' | 'EISDIR' | 'EINVAL', why: string): Error => {
-    const detail = `cannot ${call} this: ${why}`
-    return systemError(call, -constants.errno[code], detail)
-  }
   const { kind, access } = describeFd(fd)
-  if (access === 'none') throw refuse('EBADF', 'it is a path (O_PATH)')
+  const call = direction === 'write' ? 'write' : 'read'
+  if (access === 'none') throw refusal(call, 'EBADF', 'it is a path (O_PATH)')
   if (direction !== 'write' && access === 'write') {
-    throw refuse('EBADF', 'it is write-only')
+    throw refusal('read', 'EBADF', 'it is write-only')
   }
   if (direction !== 'read' && access === 'read') {
-    throw refuse('EBADF', 'it is read-only')
+    throw refusal('write', 'EBADF', 'it is read-only')
   }
-  if (kind === 'directory') throw refuse('EISDIR', 'it is a directory')
-  if (kind === 'other') throw refuse('EINVAL', 'it is no stream of bytes')
+  if (kind === 'directory') throw refusal(call, 'EISDIR', 'it is a directory')
+  if (kind === 'other')
+    throw refusal(call, 'EINVAL', 'it is no stream of bytes')
   const type = kind === 'socket' ? socketType(fd) : 'stream'
-  if (type !== 'stream') throw refuse('EINVAL', `it is a socket ${type}`)
+  if (type !== 'stream') throw refusal(call, 'EINVAL', `it is a socket ${type}`)
   return kind
+}
+
+function refusal(
+  call: 'read' | 'write',
+  code: 'EBADF' | 'EISDIR' | 'EINVAL',
+  why: string,
+): Error {
+  return systemError(
+    call,
+    -constants.errno[code],
+    `cannot ${call} this: ${why}`,
+  )
 }

@@ -4,6 +4,8 @@
 // ever, so calls of one kind never have more than half of the threads.
 // Read next: lib/stream/calls.ts.
 
+import { beginPoolCall } from '../socket/pool-calls.ts'
+
 /** UV_THREADPOOL_SIZE of libuv: 4 threads unless set. */
 const THREADS = Number(process.env.UV_THREADPOOL_SIZE) || 4
 
@@ -21,7 +23,9 @@ export class PoolShare {
       return
     }
     this.#free--
+    const end = beginPoolCall()
     task(() => {
+      end()
       this.#free++
       const next = this.#waiting.shift()
       if (next) this.run(next)

@@ -15,11 +15,11 @@
 
 import { read, write } from 'node:fs'
 import { constants } from 'node:os'
-import { Duplex, type DuplexOptions } from 'node:stream'
+import { addAbortSignal, Duplex, type DuplexOptions } from 'node:stream'
 
 import { systemError } from '../libc.ts'
 import type { FdKind } from '../socket/describe.ts'
-import { closeLater } from '../socket/unix.ts'
+import { closeReceived } from '../socket/unix.ts'
 import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
 import { type Calls, nowaitCalls, socketCalls } from './calls.ts'
 import { shares } from './pool.ts'
@@ -60,7 +60,9 @@ export class DescriptorStream extends Duplex {
   #unwritten: { bytes: Uint8Array; done: Callback } | undefined
 
   constructor(fd: number, kind: FdKind, options: Options) {
-    super(options)
+    // With a signal that was aborted, super() would destroy what has no fields.
+    const { signal, ...others } = options
+    super({ ...others, decodeStrings: true })
     this.#fd = fd
     this.#kind = kind
     this.#calls = kind === 'socket' ? socketCalls : nowaitCalls
@@ -71,6 +73,7 @@ export class DescriptorStream extends Duplex {
       if (events & READABLE) this.#whenReadable()
       if (events & WRITABLE) this.#whenWritable()
     })
+    if (signal) addAbortSignal(signal, this)
   }
 
   override _read(): void {
@@ -87,8 +90,11 @@ export class DescriptorStream extends Duplex {
   // Where a call is under way in the pool, the descriptor is closed after it.
   override _destroy(error: Error | null, done: Callback): void {
     this.#watch.end()
-    if (this.#inPool === 0) closeLater(this.#fd)
+    if (this.#inPool === 0) closeReceived(this.#fd)
     done(error)
+    // Only then, as else it would be an error of the stream.
+    const unwritten = this.#unwritten
+    if (unwritten) setImmediate(unwritten.done, error ?? destroyedError())
   }
 
   #whenReadable(): void {
@@ -178,7 +184,8 @@ export class DescriptorStream extends Duplex {
   }
 
   #writeNow(): void {
-    while (this.#unwritten && !this.destroyed) {
+    let isLeft = this.#unwritten !== undefined && !this.destroyed
+    while (isLeft && this.#unwritten) {
       if (this.#mustYield(() => this.#writeNow())) return
       const { bytes } = this.#unwritten
       const result = this.#calls.write(this.#fd, bytes)
@@ -187,7 +194,7 @@ export class DescriptorStream extends Duplex {
         this.#usesPool = true
         return this.#wait(WRITABLE)
       }
-      this.#written(result)
+      isLeft = this.#written(result)
     }
   }
 
@@ -200,39 +207,48 @@ export class DescriptorStream extends Duplex {
       write(this.#fd, bytes, 0, length, null, (error, written) => {
         over()
         if (this.destroyed) return
-        if (error?.code !== 'EAGAIN') {
+        const isLeft =
+          error?.code === 'EAGAIN' ||
           this.#written(error ? (error.errno ?? -EIO) : written)
-        }
-        if (this.#unwritten) this.#wait(WRITABLE)
+        if (isLeft) this.#wait(WRITABLE)
       })
     })
   }
 
-  // What a write has taken, in bytes, or -errno.
-  #written(result: number): void {
+  // What a write has taken, in bytes, or -errno. Whether some of the chunk is
+  // left; if not, whoever wrote it is told, and may have begun the next one.
+  #written(result: number): boolean {
     const unwritten = this.#unwritten
-    if (unwritten === undefined) return
+    if (unwritten === undefined) return false
     const left = unwritten.bytes.subarray(Math.max(0, result))
     if (result >= 0 && left.length > 0) {
       unwritten.bytes = left
-      return
+      return true
     }
     this.#unwritten = undefined
     unwritten.done(result < 0 ? systemError('write', result) : null)
+    return false
   }
 
   // Keeps the descriptor open until the call is over.
   #runInPool(call: (over: () => void) => void): void {
     const share = this.#canWait ? shares.ready : shares.file
-    this.#inPool++
     share.run((over) => {
-      const leave = (): void => {
+      if (this.destroyed) return over()
+      this.#inPool++
+      call(() => {
         over()
         this.#inPool--
-        if (this.destroyed && this.#inPool === 0) closeLater(this.#fd)
-      }
-      if (this.destroyed) leave()
-      else call(leave)
+        if (this.destroyed && this.#inPool === 0) closeReceived(this.#fd)
+      })
     })
   }
+}
+
+// What Node says to writes that wait behind the one under way.
+function destroyedError(): Error {
+  return Object.assign(
+    new Error('Cannot call write after a stream was destroyed'),
+    { code: 'ERR_STREAM_DESTROYED' },
+  )
 }

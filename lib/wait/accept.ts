@@ -7,7 +7,12 @@
 import { constants } from 'node:os'
 
 import { systemError } from '../libc.ts'
-import { checkFd, isListening } from '../socket/options.ts'
+import {
+  checkFd,
+  isListening,
+  isUnixSocket,
+  setReceiveTimeout,
+} from '../socket/options.ts'
 import { acceptFrom, closeFd, setNonBlocking } from '../socket/unix.ts'
 import { Line } from './line.ts'
 import { READABLE, Watch } from './watch.ts'
@@ -17,6 +22,9 @@ const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP } =
 
 /** Errors that say that this descriptor will never give a connection. */
 const NEVER_ACCEPTS = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
+
+/** In µs: how long accept(2) may wait where others have made it wait. */
+const ACCEPT_TIMEOUT = 1
 
 /** Pause after an error that may pass, in ms: no event says when it has. */
 const RETRY_DELAY = 20
@@ -46,6 +54,7 @@ export class Acceptor {
   readonly #fd: number
   readonly #address: string
   readonly #onWarning: (warning: Error) => void
+  readonly #isUnix: boolean
   readonly #watch: Watch
   readonly #line = new Line<undefined>()
   /** When an error was last told, by its number. */
@@ -66,10 +75,12 @@ export class Acceptor {
     this.#fd = checkFd(fd)
     this.#address = options.address ?? ''
     this.#onWarning = options.onWarning ?? warn
+    this.#isUnix = isUnixSocket(fd)
     this.#watch = new Watch(fd, 'edge', () => {
       this.#accepted = 0
       this.#serve()
     })
+    setReceiveTimeout(fd, ACCEPT_TIMEOUT)
   }
 
   /**
@@ -95,6 +106,7 @@ export class Acceptor {
     clearTimeout(this.#pause)
     clearImmediate(this.#nextTurn)
     this.#watch.end()
+    setReceiveTimeout(this.#fd, 0) // for others that have the same socket
     closeFd(this.#fd)
     while (!this.#line.isEmpty) this.#line.resolveFirst(undefined)
   }
@@ -117,16 +129,24 @@ export class Acceptor {
     if (this.#pause || this.#nextTurn || this.#closed) return
     if (this.#line.isEmpty) return this.#watch.cancel(READABLE)
     // O_NONBLOCK belongs to the open file description, and another process that
-    // has it may have turned it off: then accept(2) would wait in the kernel.
+    // has it may turn it off at any time: then accept(2) waits in the kernel,
+    // but not for longer than the timeout says.
     setNonBlocking(this.#fd)
     while (!this.#line.isEmpty) {
       if (this.#accepted === ACCEPTED_PER_TURN) return this.#serveNextTurn()
-      const result = acceptFrom(this.#fd)
+      const result = this.#accept()
       if (result === -EAGAIN) return this.#wait()
       if (result < 0) return this.#takeError(result)
       this.#accepted++
       this.#line.resolveFirst(result)
     }
+  }
+
+  #accept(): number {
+    const result = acceptFrom(this.#fd)
+    // A TCP connection has the timeout of its listening socket.
+    if (result >= 0 && !this.#isUnix) setReceiveTimeout(result, 0)
+    return result
   }
 
   #wait(): void {
@@ -209,15 +229,15 @@ export async function* connectionsOn(
   const fd = typeof listening === 'number' ? listening : listening.detach()
   const acceptor = new Acceptor(fd)
   const stop = (): void => acceptor.close()
-  signal?.addEventListener('abort', stop)
   try {
+    signal?.addEventListener('abort', stop)
     while (!signal?.aborted) {
       const accepted = await acceptor.next()
       if (accepted === undefined) return
       yield accepted
     }
   } finally {
-    signal?.removeEventListener('abort', stop)
     acceptor.close()
+    signal?.removeEventListener('abort', stop)
   }
 }

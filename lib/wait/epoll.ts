@@ -180,16 +180,25 @@ export class EpollWatch implements Watch {
     const id = newId()
     this.#id = id
     let result = this.#control(EPOLL_CTL_ADD, events)
-    if (result === EEXIST) {
-      // Two waits for one descriptor: the list has a number once.
-      this.#id = 0
-      this.#fd = duplicate(this.#fd)
-      this.#isDuplicate = true
-      this.#id = id
-      result = this.#control(EPOLL_CTL_ADD, events)
-    }
+    // Two waits for one descriptor: the list has a number once.
+    if (result === EEXIST) result = this.#addDuplicate(events)
     if (result >= 0) watches.set(id, this)
     else this.#id = 0
+    return result
+  }
+
+  #addDuplicate(events: number): number {
+    const given = this.#fd
+    // Of a duplicate that cannot be made, 0 is the number on the list.
+    const id = this.#id
+    this.#id = 0
+    this.#fd = duplicate(given)
+    this.#id = id
+    const result = this.#control(EPOLL_CTL_ADD, events)
+    this.#isDuplicate = result >= 0
+    if (this.#isDuplicate) return result
+    closeFd(this.#fd)
+    this.#fd = given
     return result
   }
 

@@ -112,7 +112,10 @@ export class SocketWatch implements Watch {
 
   #tell(event: number): void {
     this.#waiting &= ~event
-    this.#onReady(event)
-    if (event === READABLE && !(this.#waiting & READABLE)) this.#socket.unref()
+    try {
+      this.#onReady(event)
+    } finally {
+      if (!(this.#waiting & READABLE)) this.#socket.unref()
+    }
   }
 }

@@ -3,7 +3,13 @@
 
 import { t } from 'tap'
 import { abis, selectAbi } from '../../lib/layouts.ts'
-import { initMsghdr, readMsghdr, setIovec, setParts } from '../../lib/msghdr.ts'
+import {
+  initMsghdr,
+  readMsghdr,
+  setIovec,
+  setName,
+  setParts,
+} from '../../lib/msghdr.ts'
 
 const IOV = 0x12345678
 const parts = {
@@ -78,10 +84,27 @@ t.test('setParts() takes addresses of 48 bits', async (t) => {
 t.test('readMsghdr() reads what recvmsg wrote, in every layout', async (t) => {
   for (const [name, abi] of Object.entries(abis)) {
     const memory = Buffer.alloc(128)
+    memory.writeUInt32LE(10, abi.msghdr.msg_namelen)
     memory.writeUInt32LE(32, abi.msghdr.msg_controllen)
     memory.writeUInt32LE(0x40000008, abi.msghdr.msg_flags)
     const read = readMsghdr(memory, 0, abi)
-    t.strictSame(read, { controlLength: 32, flags: 0x40000008 }, name)
+    const expected = { nameLength: 10, controlLength: 32, flags: 0x40000008 }
+    t.strictSame(read, expected, name)
+  }
+})
+
+t.test('setName() points to an address, or to none', async (t) => {
+  for (const [name, abi] of Object.entries(abis)) {
+    const memory = Buffer.alloc(128)
+    initMsghdr(memory, 0, IOV, abi)
+    setParts(memory, 0, 96, parts, abi)
+    const { size, msg_name, msg_namelen } = abi.msghdr
+    const without = memory.toString('hex', 0, size)
+    setName(memory, 0, 0x1a2b3c4d, 110, abi)
+    t.equal(memory.readUInt32LE(msg_name), 0x1a2b3c4d, name)
+    t.equal(memory.readUInt32LE(msg_namelen), 110, name)
+    setName(memory, 0, 0x1a2b3c4d, 0, abi)
+    t.equal(memory.toString('hex', 0, size), without, `${name}, none`)
   }
 })
 

@@ -40,7 +40,10 @@ const { EAGAIN, ENOSYS, EPERM, EPIPE } = constants.errno
 
 const noBatches = !canBatch() && 'batches are for glibc'
 
-/** lib/conn/conn.ts with other functions of libc. */
+/**
+ * lib/conn/conn.ts with other functions of libc. It has a list of epoll of its
+ * own, which stays open once it was needed: tests that wait are not leakFree().
+ */
 function connWith(t: Test, functions: Partial<typeof libc>): Promise<Conn> {
   return t.mockImport<Conn>('../../../lib/conn/conn.ts', {
     '../../../lib/libc.ts': { ...libc, ...functions },
@@ -159,8 +162,9 @@ for (const errno of [EPERM, ENOSYS]) {
     noBatches,
   )
 
-  leakFree(
+  t.test(
     `recvmmsg that says ${name} is not called again`,
+    { skip: noBatches },
     async (t) => {
       const { calls, functions } = refusing('recvmmsg', errno)
       const { UnixConn } = await connWith(t, functions)
@@ -181,7 +185,6 @@ for (const errno of [EPERM, ENOSYS]) {
       t.equal(calls.count, 1)
       b.close()
     },
-    noBatches,
   )
 
   leakFree(
@@ -389,7 +392,7 @@ function drain(fd: number): Buffer {
 
 for (const isGlibc of [false, true]) {
   const what = isGlibc ? 'would be' : 'is not'
-  leakFree(`a sendmmsg that loops ${what} used without care`, async (t) => {
+  t.test(`a sendmmsg that loops ${what} used without care`, async (t) => {
     const [one, other] = newSocketpair()
     const received: Buffer[] = []
     const functions = {

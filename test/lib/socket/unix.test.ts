@@ -24,9 +24,11 @@ import { listenAt } from '../../../lib/wait/listen-at.ts'
 import {
   leakFree,
   missing,
+  openFds,
   run,
   script,
   temporaryFolder,
+  until,
 } from '../../support.ts'
 
 type Unix = typeof import('../../../lib/socket/unix.ts')
@@ -39,11 +41,11 @@ const layouts = {
   },
 }
 
-/** A libc in which FIOCLEX fails. */
-const withoutFioclex = {
+/** A libc in which nothing becomes close-on-exec by a second call. */
+const withoutCloseOnExec = {
   ...libc,
   declare: (name: string, ...rest: ['int', []]) =>
-    name === 'ioctl' ? () => -12 : libc.declare(name, ...rest),
+    ['fcntl', 'ioctl'].includes(name) ? () => -12 : libc.declare(name, ...rest),
 }
 
 const files = {
@@ -77,9 +79,9 @@ leakFree('sockets are close-on-exec without SOCK_CLOEXEC, too', async (t) => {
 })
 
 leakFree('what cannot be made close-on-exec is closed', async (t) => {
-  const mocks = { [files.layouts]: layouts, [files.libc]: withoutFioclex }
+  const mocks = { [files.layouts]: layouts, [files.libc]: withoutCloseOnExec }
   const unix = await t.mockImport<Unix>(files.unix, mocks)
-  const failure = { code: 'ENOMEM', syscall: 'ioctl' }
+  const failure = { code: 'ENOMEM', syscall: 'fcntl' }
   t.throws(() => unix.newSocket(), failure)
   t.throws(() => unix.newSocketpair(), failure)
   t.throws(() => unix.duplicate(0), failure)
@@ -96,15 +98,40 @@ leakFree('what cannot be made close-on-exec is closed', async (t) => {
 
 leakFree('duplicate() makes a copy that is close-on-exec', async (t) => {
   const fd = duplicate(0)
-  t.teardown(() => closeReceived(fd))
   t.match(flagsOf(fd), CLOSE_ON_EXEC)
-  t.throws(() => duplicate(-1), { code: 'EBADF', syscall: 'dup' })
+  t.throws(() => duplicate(-1), { code: 'EBADF', syscall: 'fcntl' })
   closeSync(fd)
+})
+
+leakFree('where fcntl(2) is not called, all is done without it', async (t) => {
+  const { restore } = t.intercept(process, 'platform', { value: 'freebsd' })
+  const [unix, failing] = await Promise.all([
+    t.mockImport<Unix>(files.unix, {
+      [files.layouts]: layouts,
+      [files.libc]: libc,
+    }),
+    t.mockImport<Unix>(files.unix, {
+      [files.layouts]: layouts,
+      [files.libc]: withoutCloseOnExec,
+    }),
+  ])
+  restore()
+  const fds = [unix.duplicate(0), unix.newSocket(), ...unix.newSocketpair()]
+  for (const fd of fds) {
+    t.match(flagsOf(fd), CLOSE_ON_EXEC)
+    closeSync(fd)
+  }
+  t.throws(() => unix.duplicate(-1), { code: 'EBADF', syscall: 'dup' })
+  t.throws(() => failing.duplicate(0), { code: 'ENOMEM', syscall: 'ioctl' })
 })
 
 leakFree('closeReceived() closes files, and what is not open', async (t) => {
   const fd = duplicate(0)
   closeReceived(fd)
+  // It is done in the thread pool.
+  const isOpen = (): boolean =>
+    openFds().some((line) => line.startsWith(`${fd} `))
+  await until('it is closed', () => !isOpen())
   t.throws(() => fstatSync(fd), { code: 'EBADF' })
   closeReceived(fd)
 })

@@ -174,12 +174,12 @@ t.test(
     )
     closeFd(fd)
     t.equal(code, 0, stderr)
-    const [, calls = ''] = readFileSync(log, 'utf8').split('close(99999)')
+    const [, calls = ''] = readFileSync(log, 'utf8').split('close(99999')
     // By any thread, to the descriptor.
     const asked = calls.match(/\w+\(3, .*/g) ?? []
     t.match(asked, [
-      /^fcntl\(3, F_GETFL\) += /,
-      /^statx\(3, "", AT_STATX_DONT_SYNC\|AT_EMPTY_PATH, STATX_TYPE, .* = 0$/,
+      /^fcntl\(3, F_GETFL/,
+      /^statx\(3, "", AT_STATX_DONT_SYNC\|AT_EMPTY_PATH, STATX_TYPE, /,
     ])
     t.equal(asked.length, 2)
   },

@@ -2,7 +2,14 @@
 // background of its own terminal may do.
 
 import { once } from 'node:events'
-import { closeSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { t } from 'tap'
@@ -15,6 +22,7 @@ import {
   noTerminal,
   run,
   script,
+  temporaryFolder,
   terminal,
   until,
 } from '../../support.ts'
@@ -127,20 +135,17 @@ t.test(
   noTerminal,
   async (t) => {
     const { shell, type } = await terminal(t)
-    type(`${command} & echo pid-$!-\n`)
-    const [, pid = ''] = await shell.printed(/pid-(\d+)-/)
-    await shell.printed(/closed|Stopped/)
-    t.equal(shell.stdout.match(WHY)?.length, 1)
-    // It comes to its end: nobody has stopped it.
-    type(`wait ${pid}; echo status-$?-\n`)
+    type(`${command} & wait $!; echo status-$?-\n`)
+    // It comes to its end by itself: nobody has stopped it.
     await shell.printed(/status-0-/)
+    t.equal(shell.stdout.match(WHY)?.length, 1)
     type('exit\n')
     await shell.exit
   },
 )
 
 t.test(
-  'a process that goes into the background leaves the shell what is typed',
+  'a process that goes into the background leaves to others what is typed',
   noTerminal,
   async (t) => {
     const { shell, type } = await terminal(t)
@@ -151,16 +156,23 @@ t.test(
     type('\x1a')
     await shell.printed(/Stopped/)
     type('bg\n')
-    // What wakes it up is for the shell.
     for (let i = 0; i < 10; i++) {
       type(`echo typed-$((${i} + 1000))\n`)
       await shell.printed(new RegExp(`typed-${1000 + i}`))
     }
+    // What nobody reads wakes it up.
+    const path = join(temporaryFolder(t), 'over')
+    type(`until [ -e ${path} ]; do sleep 0.1; done\n`)
+    type('echo typed-$((5000 + 1))\n')
     await shell.printed(/closed/)
+    writeFileSync(path, '')
+    await shell.printed(/typed-5001/)
+    const stat = `/proc/${pid}/stat`
+    const isOver = (): boolean =>
+      !existsSync(stat) || /\) Z /.test(readFileSync(stat, 'utf8'))
+    await until('its end', isOver)
     t.equal(shell.stdout.match(WHY)?.length, 1)
-    t.notMatch(shell.stdout, /got-echo/)
-    type(`wait ${pid}; echo status-$?-\n`)
-    await shell.printed(/status-0-/)
+    t.notMatch(shell.stdout, /got-(echo|typed|until)/)
     type('exit\n')
     await shell.exit
   },

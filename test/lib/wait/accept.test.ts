@@ -6,12 +6,14 @@ import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { constants } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { getSystemErrorMap } from 'node:util'
 import type { Test } from 'tap'
 
 import { host } from '../../../lib/layouts.ts'
 import { check, systemError } from '../../../lib/libc.ts'
 import { socket } from '../../../lib/socket/calls.ts'
+import { serviceSocket } from '../../../lib/socket/inet.ts'
 import * as unix from '../../../lib/socket/unix.ts'
 import { Acceptor, connectionsOn } from '../../../lib/wait/accept.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
@@ -73,6 +75,44 @@ leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
   t.match(await end, { done: true, value: undefined })
   t.throws(() => fstatSync(fd), { code: 'EBADF' }, 'and closes the listener')
 })
+
+/** What Python says of a socket, which is `s` in the expression. */
+function ask(fd: number, expression: string): string {
+  const source = `import socket; s = socket.socket(fileno=3); print(${expression})`
+  return execFileSync('python3', ['-c', source], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'inherit', fd],
+  }).trim()
+}
+
+/** A struct timeval, as hexadecimal digits. */
+const TIMEOUT = 's.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16).hex()'
+
+leakFree(
+  'connections have no timeout, nor has the socket in the end',
+  async (t) => {
+    const { path, fd } = await listening(t)
+    const tcp = serviceSocket('tcp', { host: '127.0.0.1', port: 0 })
+    const port = Number(ask(tcp, 's.getsockname()[1]'))
+    for (const [listener, address] of [
+      [fd, { path }],
+      [tcp, { host: '127.0.0.1', port }],
+    ] as const) {
+      // Another process that has the same socket.
+      const kept = unix.duplicate(listener)
+      const acceptor = new Acceptor(listener)
+      const client = connect(address)
+      const accepted = (await acceptor.next()) ?? -1
+      t.match(ask(accepted, TIMEOUT), /^0+$/)
+      acceptor.close()
+      t.match(ask(kept, TIMEOUT), /^0+$/)
+      client.destroy()
+      closeSync(accepted)
+      closeSync(kept)
+    }
+  },
+  missing('python3'),
+)
 
 leakFree('connectionsOn() aborted while nobody asks ends next', async (t) => {
   const never = await listening(t)
@@ -360,7 +400,7 @@ async function failingServer(t: Test, inject: string) {
   return { server, path }
 }
 
-async function ask(t: Test, path: string, text: string): Promise<string> {
+async function talk(t: Test, path: string, text: string): Promise<string> {
   const client = await dial(t, path)
   client.end(text)
   const chunks = await client.toArray()
@@ -371,9 +411,9 @@ leakFree(
   'a server outlives what strace makes accept(2) return',
   async (t) => {
     const { server, path } = await failingServer(t, 'error=ENOMEM:when=1..5')
-    t.equal(await ask(t, path, 'first'), 'answer')
-    t.equal(await ask(t, path, 'second'), 'answer')
-    await ask(t, path, 'stop')
+    t.equal(await talk(t, path, 'first'), 'answer')
+    t.equal(await talk(t, path, 'second'), 'answer')
+    await talk(t, path, 'stop')
     t.equal((await server.exit).code, 0)
     const expected = new RegExp(`^ready\nwarning: accept ENOMEM ${path}: .*\n$`)
     t.match(server.stdout, expected, 'one line for five failures')
@@ -385,7 +425,7 @@ leakFree(
   'a server ends with what cannot pass',
   async (t) => {
     const { server, path } = await failingServer(t, 'error=ENOTSOCK')
-    await ask(t, path, 'first').catch(() => '')
+    await talk(t, path, 'first').catch(() => '')
     t.equal((await server.exit).code, 0)
     t.equal(server.stdout, 'ready\nended: ENOTSOCK\n')
   },
@@ -505,7 +545,7 @@ for (const [calls, isHeld] of Object.entries({
 
 // Accepts on the socket that the test has made, says who it is, and answers to
 // what it is asked.
-const BESIDE = `
+const NODE = `
   import { closeSync, writeSync } from 'node:fs'
   import { connectionsOn } from './lib/index.ts'
   process.stdin.on('data', (line) => console.log('answer ' + line))
@@ -517,51 +557,86 @@ const BESIDE = `
   }
 `
 const PYTHON = `
-import socket
+import select, socket, sys, threading
 listening = socket.socket(fileno=3)
+def accept_all():
+    while True:
+        if sys.argv[1] == 'always':
+            listening.setblocking(True)
+        try:
+            connection, _ = listening.accept()
+        except BlockingIOError:
+            if sys.argv[1] == 'asked':
+                select.select([listening], [], [])
+            continue
+        connection.sendall(b'python')
+        connection.close()
+threading.Thread(target=accept_all, daemon=True).start()
 print('ready', flush=True)
-while True:
+for line in sys.stdin:
     listening.setblocking(True)
-    try:
-        connection, _ = listening.accept()
-    except BlockingIOError:
-        continue
-    connection.sendall(b'python')
-    connection.close()
+    print('blocks ' + line, flush=True)
 `
 
-leakFree(
-  'beside a process that makes the same socket block, accept does not hang',
-  async (t) => {
-    const { path, fd } = await listening(t)
-    const stdio: ('pipe' | number)[] = ['pipe', 'pipe', 'pipe', fd]
-    const env = envWithoutCache()
-    const command = [...script('--input-type=module', '-e'), BESIDE]
-    const node = new Running(t, command, { stdio, env })
-    const python = new Running(t, ['python3', '-c', PYTHON], { stdio })
-    closeSync(fd)
-    await Promise.all([node, python].map((each) => each.printed(/ready/)))
+/** A server in Node and one in Python, on one open file description. */
+async function twoServers(t: Test, when: 'asked' | 'always') {
+  const { path, fd } = await listening(t)
+  const stdio: ('pipe' | number)[] = ['pipe', 'pipe', 'pipe', fd]
+  const command = [...script('--input-type=module', '-e'), NODE]
+  const node = new Running(t, command, { stdio, env: envWithoutCache() })
+  const python = new Running(t, ['python3', '-c', PYTHON, when], { stdio })
+  closeSync(fd)
+  await Promise.all([node, python].map((each) => each.printed(/ready/)))
 
-    const served: Record<string, number> = { node: 0, python: 0 }
-    let wave = 0
-    const isShared = (): boolean => Object.values(served).every((n) => n > 20)
-    while (!isShared() || wave < 50) {
-      const clients = Array.from({ length: 1 + (wave % 10) }, async () => {
-        const client = connect(path)
-        const name = Buffer.concat(await client.toArray()).toString()
-        served[name] = (served[name] ?? 0) + 1
-      })
-      await Promise.all(clients)
+  const served: Record<string, number> = {}
+  const dialAll = async (count: number): Promise<void> => {
+    const clients = Array.from({ length: count }, async () => {
+      const name = await text(connect(path))
+      served[name] = (served[name] ?? 0) + 1
+    })
+    await Promise.all(clients)
+  }
+  const order = async (server: Running, line: string): Promise<void> => {
+    server.child.stdin?.write(`${line}\n`)
+    await server.printed(new RegExp(`^(answer|blocks) ${line}$`, 'm'), 20)
+  }
+  const end = async (): Promise<void> => {
+    node.child.stdin?.end()
+    python.child.stdin?.end()
+    t.equal((await node.exit).code, 0, node.stderr)
+    t.equal((await python.exit).code, 0, python.stderr)
+  }
+  return { node, python, served, dialAll, order, end }
+}
+
+leakFree(
+  'where another process has made the socket block, accept does not wait',
+  async (t) => {
+    const servers = await twoServers(t, 'asked')
+    const { node, python, served, dialAll, order, end } = servers
+    // Mostly Python is quicker: then there is nothing left to accept.
+    for (let wave = 1; wave <= 50 || !served.node || !served.python; wave++) {
+      await order(python, String(wave))
+      await dialAll(1 + (wave % 10))
       // If it waited in accept(2), it would not answer before the next client.
-      node.child.stdin?.write(`${++wave}\n`)
-      await node.printed(new RegExp(`^answer ${wave}$`, 'm'), 20)
+      await order(node, String(wave))
     }
     t.strictSame(Object.keys(served).sort(), ['node', 'python'])
-    t.comment(served)
-    node.child.stdin?.end()
-    t.equal((await node.exit).code, 0, node.stderr)
-    python.child.kill()
-    await python.exit
+    await end()
+  },
+  missing('python3'),
+)
+
+leakFree(
+  'where another process makes the socket block again and again, too',
+  async (t) => {
+    const { node, served, dialAll, order, end } = await twoServers(t, 'always')
+    for (let wave = 1; wave <= 500 || !served.node || !served.python; wave++) {
+      await dialAll(1 + (wave % 10))
+      await order(node, String(wave))
+    }
+    t.strictSame(Object.keys(served).sort(), ['node', 'python'])
+    await end()
   },
   missing('python3'),
 )
