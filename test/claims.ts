@@ -58,6 +58,8 @@ const onLinux = {
   MFD_ALLOW_SEALING: 2,
   POLLRDHUP: 0x2000,
   TIOCGPTN: 0x80045430,
+  FIONREAD: 0x541b,
+  SO_OOBINLINE: 10,
 }
 
 /**
@@ -96,6 +98,7 @@ export function claimsOf(name: string): Values {
       ...everywhere,
       ...(platform === 'linux' && {
         ...onLinux,
+        ...(abi.pointerSize === 8 && { SO_RCVTIMEO: 20 }),
         EPOLL_CLOEXEC: abi.constants.SOCK_CLOEXEC, // as lib/wait/epoll.ts says
       }),
     }),

@@ -7,9 +7,14 @@ import { constants } from 'node:os'
 import type { Credentials } from '../cmsg.ts'
 import { systemError } from '../libc.ts'
 import { MAX_BYTES, type Received } from '../message.ts'
-import { peerCredentials, unixType } from '../socket/options.ts'
+import {
+  peerCredentials,
+  setOutOfBandInline,
+  unixType,
+} from '../socket/options.ts'
 import {
   applyOptions,
+  closeConnection,
   closeFd,
   newSocketpair,
   type SocketOptions,
@@ -64,6 +69,7 @@ export class UnixConn {
       if (events & WRITABLE) this.#sender.writable()
     })
     const isStream = type === 'stream'
+    if (isStream) setOutOfBandInline(fd)
     this.#sender = new Sender(fd, this.#watch, isStream)
     this.#receiver = new Receiver(fd, this.#watch, isStream)
   }
@@ -302,7 +308,7 @@ export class UnixConn {
   close(): void {
     if (this.#fd < 0) return
     this.#watch.end()
-    closeFd(this.#fd)
+    closeConnection(this.#fd, this.type)
     this.#fd = -1
     this.#sender.close()
     this.#receiver.close()

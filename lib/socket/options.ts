@@ -20,6 +20,7 @@ const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 const { AF_UNIX, SOCK_STREAM, SOL_SOCKET } = host.constants
 const { SO_ACCEPTCONN, SO_LINGER, SO_TYPE } = host.constants
 const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
+const SO_OOBINLINE = 10 // Linux, <asm-generic/socket.h>
 const SO_RCVTIMEO = 20 // Linux, <asm-generic/socket.h>
 const POLLRDHUP = 0x2000 // <asm-generic/poll.h>
 /** struct linger: int l_onoff, int l_linger. */
@@ -181,6 +182,17 @@ export function setReceiveTimeout(fd: number, timeout: number): void {
   value.bytes.writeInt32LE(timeout, pointerSize)
   const { address } = value
   c.setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, address, 2 * pointerSize)
+}
+
+/**
+ * SO_OOBINLINE: a byte that is sent with MSG_OOB (Linux 5.15) comes in order
+ * with the others. Else the kernel drops it, and closes the descriptors that
+ * ride on it, within recvmsg(2), for as long as their sender chose. Linux only.
+ */
+export function setOutOfBandInline(fd: number): void {
+  if (process.platform !== 'linux') return
+  value.bytes.writeInt32LE(1)
+  c.setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, value.address, 4)
 }
 
 /** SO_SNDBUF: what may be on its way from this socket, in bytes. */

@@ -23,6 +23,7 @@ import { parseUnixAddress, unixAddress } from './sockaddr.ts'
 const { AF_UNIX, FIOCLEX, FIONBIO, SOCK_CLOEXEC, SOCK_NONBLOCK } =
   host.constants
 const isLinux = process.platform === 'linux'
+const FIONREAD = 0x541b // Linux, <asm-generic/ioctls.h>
 const F_SETFD = 2 // on every platform
 const FD_CLOEXEC = 1 // on every platform
 const F_DUPFD_CLOEXEC = 1030 // <linux/fcntl.h>
@@ -234,6 +235,19 @@ export function closeFd(fd: number): void {
 export function closeLater(fd: number): void {
   if (!isMainThread || fd < 0) return closeFd(fd)
   closeInPool(fd, beginPoolCall()) // After close(2) it is free anyway.
+}
+
+/**
+ * close(2) of a connection. With bytes that nobody has read descriptors may be
+ * queued, which the kernel closes then: that may take as long as their sender
+ * chose (SO_LINGER, a file on FUSE), so it is done in the pool. Never throws.
+ */
+export function closeConnection(fd: number, type: SocketType): void {
+  value.bytes.writeInt32LE(0)
+  const isKnown = isLinux && type === 'stream'
+  const result = isKnown ? c.ioctl(fd, FIONREAD, value.address) : -1
+  if (result === 0 && value.bytes.readInt32LE() === 0) closeFd(fd)
+  else closeLater(fd)
 }
 
 /**
