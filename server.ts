@@ -15,6 +15,7 @@ import {
 } from './lib/index.ts'
 import {
   fail,
+  firstMessage,
   kindOf,
   messageOf,
   onStop,
@@ -41,7 +42,9 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // From the kernel: the client cannot choose what this says.
   const { pid, uid } = conn.peerCredentials()
   // Bytes and descriptors. More than `maxFds` are an error: each takes memory.
-  const got = await conn.recvFds({ maxFds: 8 }).catch((error: Error) => error)
+  const got = await firstMessage(conn, { maxFds: 8 }).catch(
+    (error: Error) => error,
+  )
   // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`

@@ -18,6 +18,7 @@ import {
   dial,
   fail,
   help,
+  ownPeer,
   usageError,
 } from '../../lib/script/cli.ts'
 import { show } from '../../lib/script/print.ts'
@@ -47,6 +48,8 @@ if ((name === undefined) !== values.list)
 const path = values.socket ?? defaultSocketPath('fdpass-file-broker')
 
 const conn = await dial(path, './examples/file-broker/server.ts')
+// What is asked for is this user's business, or root's.
+ownPeer(conn)
 try {
   // If the server has hung up, what it said before tells more than EPIPE.
   await sendFrame(conn, values.list ? { list: true } : { name }).catch(() => {})

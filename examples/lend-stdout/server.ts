@@ -18,6 +18,7 @@ import {
   commandLine,
   defaultSocketPath,
   fail,
+  firstMessage,
   help,
   messageOf,
   onStop,
@@ -59,7 +60,7 @@ let count = 0
 const handler = async (conn: UnixConn): Promise<void> => {
   // Any words will do, as in the Go program: to ask is to send something.
   const limits = { maxBytes: 1024, maxFds: 0 }
-  const asked = await conn.recvFds(limits).catch((error: Error) => error)
+  const asked = await firstMessage(conn, limits).catch((error: Error) => error)
   // A client that sends nothing has only checked that a server is here.
   if (asked === null || conn.fd < 0) return
   const client = `client ${++count}`

@@ -97,6 +97,8 @@ async function serve(): Promise<void> {
 }
 
 async function runCommand(command: string): Promise<void> {
+  // An activator that has started this client gave names to other descriptors.
+  const { LISTEN_FDNAMES: _, ...environment } = process.env
   // LISTEN_PID has to be the pid of the program itself. Only after the fork is
   // it known, and a shell is the one thing between that and exec at hand.
   const shell = ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', command, ...args]
@@ -106,7 +108,7 @@ async function runCommand(command: string): Promise<void> {
   }
   const child = spawn('sh', shell, {
     stdio: ['inherit', 'inherit', 'inherit', fd],
-    env: { ...process.env, LISTEN_FDS: '1' },
+    env: { ...environment, LISTEN_FDS: '1' },
   })
   // The child has it. A copy here would keep the port taken after its end.
   closeSync(fd)

@@ -21,6 +21,7 @@ import {
 } from '../../lib/index.ts'
 import {
   fail,
+  firstMessage,
   messageOf,
   onStop,
   print,
@@ -30,6 +31,9 @@ import {
 const USAGE = `Usage: ./examples/stdout/server.ts [SOCKET]
 Waits for clients on SOCKET and prints a line on the standard output that each
 of them sends. Ctrl-C ends it.`
+
+/** How long a child may take to print a line, in ms. */
+const PATIENCE = 5000
 
 const LINE = 'This message will be displayed on client stdout'
 
@@ -50,7 +54,9 @@ let count = 0
 const handler = async (conn: UnixConn): Promise<void> => {
   // What comes beside the descriptor means nothing: C clients send whatever
   // bytes they have at hand.
-  const got = await conn.recvFds({ maxFds: 1 }).catch((error: Error) => error)
+  const got = await firstMessage(conn, { maxFds: 1 }).catch(
+    (error: Error) => error,
+  )
   // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
@@ -72,7 +78,10 @@ async function printThere(
   await once(child, 'spawn')
   children.add(child)
   print(`${client}: fd ${fd} here is fd 1 of child ${child.pid}`)
+  // It would wait for ever where nobody reads what it prints.
+  const deadline = setTimeout(() => child.kill(), PATIENCE)
   const [code, signal] = await once(child, 'close')
+  clearTimeout(deadline)
   children.delete(child)
   const end = code === 0 ? 'printed there' : 'could not print there'
   return `${end}, ${signal ?? `exit code ${code}`}`

@@ -20,6 +20,7 @@ import {
 } from '../../lib/index.ts'
 import {
   fail,
+  firstMessage,
   messageOf,
   onStop,
   print,
@@ -51,7 +52,7 @@ let count = 0
 const handler = async (conn: UnixConn): Promise<void> => {
   // No limit but the kernel's, which is 253 in a message on Linux. They come
   // whole with its first byte, however the bytes behind it are cut.
-  const got = await conn.recvFds().catch((error: Error) => error)
+  const got = await firstMessage(conn, {}).catch((error: Error) => error)
   // A client that sends nothing has only checked that a server is here.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`

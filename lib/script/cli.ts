@@ -9,6 +9,8 @@ import {
   type Credentials,
   connect,
   describeFd,
+  type ReceivedFds,
+  type ReceiveOptions,
   type UnixConn,
 } from '../index.ts'
 import { linePrinter } from './print.ts'
@@ -152,6 +154,29 @@ export function ownPeer(conn: UnixConn): Credentials {
   if (peer.uid !== process.getuid?.() && peer.uid !== 0)
     return fail(`Expected a server of this user's, got one of uid ${peer.uid}`)
   return peer
+}
+
+/** How long a client may take for its first message, in ms. */
+const PATIENCE = 5000
+
+/**
+ * The first message of a client, as conn.recvFds() gives it; null if it hangs
+ * up. A client that sends nothing would keep a place that others wait for.
+ *
+ * @throws Error as conn.recvFds(), and if nothing comes in time
+ */
+export async function firstMessage(
+  conn: UnixConn,
+  limits: ReceiveOptions,
+  patience = PATIENCE,
+): Promise<ReceivedFds | null> {
+  try {
+    const signal = AbortSignal.timeout(patience)
+    return await conn.recvFds({ ...limits, signal })
+  } catch (error) {
+    if (codeOf(error) !== 'ABORT_ERR') throw error
+    throw new Error(`Expected a message within ${patience / 1000} s, got none`)
+  }
 }
 
 /**

@@ -172,12 +172,13 @@ export function setPassCredentials(fd: number): void {
 /**
  * SO_RCVTIMEO: how long a call that receives or accepts may wait in the kernel,
  * in µs, rounded up to what the kernel's clock can tell (1 to 10 ms); 0 for as
- * long as it takes. Linux only; nothing for what is no socket.
+ * long as it takes. Nothing for what is no socket, and but for 64-bit Linux:
+ * with 32 bits the two C libraries have times of different sizes.
  */
 export function setReceiveTimeout(fd: number, timeout: number): void {
-  if (process.platform !== 'linux') return
-  // struct timeval: long tv_sec, long tv_usec
   const { pointerSize } = host
+  if (process.platform !== 'linux' || pointerSize !== 8) return
+  // struct timeval: long tv_sec, long tv_usec
   value.bytes.fill(0, 0, 2 * pointerSize)
   value.bytes.writeInt32LE(timeout, pointerSize)
   const { address } = value

@@ -18,6 +18,7 @@ import {
   missing,
   missingNobody,
   openFds,
+  plainEnv,
   Running,
   run,
   script,
@@ -145,20 +146,23 @@ s = socket.socket(fileno=3)
 mine = os.environ['LISTEN_PID'] == str(os.getpid())
 blocking = os.get_blocking(3)
 name = s.getsockname()[:2]
-print(os.environ['LISTEN_FDS'], mine, blocking, s.type.name, *name)
+names = os.environ.get('LISTEN_FDNAMES')
+print(os.environ['LISTEN_FDS'], names, mine, blocking, s.type.name, *name)
 sys.exit(7)`
     const command = ['--', 'python3', '-c', source]
+    // As an activator leaves it for this client: names of other descriptors.
+    const env = plainEnv({ LISTEN_FDNAMES: 'one:other' })
     const start = (...args: string[]): ReturnType<typeof run> =>
-      run(t, script(CLIENT, '-s', path, ...args, ...command))
+      run(t, script(CLIENT, '-s', path, ...args, ...command), { env })
     t.match(await start(`${tcp}`), {
       code: 7,
-      stdout: `1 True True SOCK_STREAM 127.0.0.1 ${tcp}\n`,
+      stdout: `1 None True True SOCK_STREAM 127.0.0.1 ${tcp}\n`,
       stderr: new RegExp(`^Got tcp 127.0.0.1 port ${tcp} as fd \\d+`),
     })
     // However the address is spelt.
     t.match(await start('-u', '-a', '0:0::1', `${udp}`), {
       code: 7,
-      stdout: `1 True True SOCK_DGRAM ::1 ${udp}\n`,
+      stdout: `1 None True True SOCK_DGRAM ::1 ${udp}\n`,
     })
   },
 )

@@ -1,10 +1,16 @@
 // What is received, checked before it is delivered.
 
 import { closeSync } from 'node:fs'
+import { constants } from 'node:os'
 import { t } from 'tap'
 
 import { buildRights, cmsgSpace } from '../../../lib/cmsg.ts'
-import { checkReceived, takeMessage } from '../../../lib/conn/checks.ts'
+import {
+  checkReceived,
+  takeMessage,
+  whyNotSent,
+} from '../../../lib/conn/checks.ts'
+import { socketpair } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import { allocate, check, declare } from '../../../lib/libc.ts'
 import { type Received, sendNow } from '../../../lib/message.ts'
@@ -89,4 +95,49 @@ leakFree('takeMessage() passes over a pidfd never made', async (t) => {
   const message = { data: Buffer.from('x'), control, flags: 0 }
   t.strictSame(takeMessage(message, 9).fds, [fd])
   closeSync(fd)
+})
+
+t.test('whyNotSent() names what is to blame', async (t) => {
+  const { EBADF, EINVAL, EMSGSIZE, EPIPE } = constants.errno
+  const [near, far] = newSocketpair()
+  t.teardown(() => {
+    for (const fd of [near, far]) closeFd(fd)
+  })
+  const data = Buffer.from('x')
+  const control = buildRights([0, 99_999], host)
+  const plain = { data, control: Buffer.alloc(0) }
+  t.equal(whyNotSent(EBADF, near, { data, control }), 'descriptor 99999')
+  t.equal(whyNotSent(EBADF, near, plain), '', 'the socket itself')
+  const open = { data, control: buildRights([0], host) }
+  t.equal(whyNotSent(EBADF, near, open), '', 'open again')
+  t.equal(whyNotSent(EINVAL, near, { data, control }), '', 'none that is known')
+  t.equal(whyNotSent(EPIPE, near, { data, control }), '')
+  t.match(
+    whyNotSent(EMSGSIZE, near, plain),
+    /^1 bytes, of at most \d+ \(SO_SND/,
+  )
+})
+
+// int io_uring_setup(unsigned entries, struct io_uring_params *params), which
+// is no function of the C library: syscall(2) with its number.
+const syscall = declare('syscall', 'int', ['int', 'uint', 'pointer'])
+const IO_URING_SETUP = 425 // on every architecture
+
+t.test('a descriptor of io_uring is told from the others', async (t) => {
+  const params = allocate(120)
+  const ring =
+    process.platform === 'linux'
+      ? syscall(IO_URING_SETUP, 1, params.address)
+      : -1
+  if (ring < 0) {
+    t.pass('told', { skip: 'there is no io_uring here' })
+    return
+  }
+  const [a, b] = socketpair()
+  await t.rejects(a.sendFds('x', [0, ring]), {
+    code: 'EINVAL',
+    message: `sendmsg EINVAL descriptor ${ring}: an io_uring cannot be passed`,
+  })
+  for (const conn of [a, b]) conn.close()
+  closeFd(ring)
 })

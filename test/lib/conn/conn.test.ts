@@ -1,9 +1,10 @@
 // A connection: what arrives, in which order, and who owns it.
 
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import {
   closeSync,
+  constants,
   fstatSync,
   openSync,
   readFileSync,
@@ -15,6 +16,7 @@ import {
 import { type AddressInfo, connect as connectTcp, createServer } from 'node:net'
 import { join } from 'node:path'
 import {
+  pairForChild,
   parseControlMessages,
   parseUnixRights,
   socketpair,
@@ -22,7 +24,7 @@ import {
   unixRights,
   waitReadable,
 } from '../../../lib/index.ts'
-import { newSocket, newSocketpair } from '../../../lib/socket/unix.ts'
+import * as unix from '../../../lib/socket/unix.ts'
 import { leakFree, openFds, pipe, temporaryFolder } from '../../support.ts'
 
 leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
@@ -392,7 +394,7 @@ leakFree('a blocked sender whose peer dies is told', async (t) => {
 
 leakFree('fromFd() adopts a descriptor that was just received', async (t) => {
   const [a, b] = socketpair()
-  const [one, other] = newSocketpair()
+  const [one, other] = unix.newSocketpair()
   await a.sendFds('x', [other])
   closeSync(other)
   const { fds: [fd = -1] = [] } = (await b.recvFds()) ?? {}
@@ -431,7 +433,7 @@ leakFree('fromFd() refuses what is no Unix socket', async (t) => {
 })
 
 leakFree('fromFd() adopts a connected pair whose peer is gone', async (t) => {
-  const [one, other] = newSocketpair()
+  const [one, other] = unix.newSocketpair()
   writeSync(other, 'foo')
   closeSync(other)
   const conn = UnixConn.fromFd(one)
@@ -441,7 +443,7 @@ leakFree('fromFd() adopts a connected pair whose peer is gone', async (t) => {
 })
 
 leakFree('an unconnected socket fails clearly', async (t) => {
-  const conn = UnixConn.fromFd(newSocket())
+  const conn = UnixConn.fromFd(unix.newSocket())
   await t.rejects(conn.sendmsg('x'), { code: 'ENOTCONN' })
   await t.rejects(conn.recvmsg(), { code: 'EINVAL', syscall: 'recvmsg' })
   conn.close()
@@ -564,5 +566,144 @@ leakFree(
     for (; received < size; received++) await b.recvmsg({ maxBytes: 1 })
     t.ok(turned > 0 && turned < size, `after ${turned} of ${size}`)
     for (const conn of [a, b]) conn.close()
+  },
+)
+
+leakFree('end() comes behind all that was sent before', async (t) => {
+  const [a, b] = socketpair()
+  const long = Buffer.alloc(2_000_000, '-')
+  const sends = [a.sendmsg(long), a.sendFds('last', [0]), a.end()]
+  const late = { code: 'ERR_STREAM_WRITE_AFTER_END', syscall: 'sendmsg' }
+  await t.rejects(a.sendmsg('late'), late)
+  await t.rejects(a.end(), late)
+  let text = ''
+  let count = 0
+  for await (const { data, fds } of b) {
+    text += data
+    count += fds.length
+    for (const fd of fds) closeSync(fd)
+  }
+  await Promise.all(sends)
+  t.equal(text, `${long}last`)
+  t.equal(count, 1)
+  await b.sendmsg('an answer')
+  t.equal((await a.recvmsg())?.data.toString(), 'an answer')
+  await b.end()
+  t.equal(await a.recvmsg(), null)
+  for (const conn of [a, b]) conn.close()
+  await t.rejects(a.end(), { code: 'ERR_SOCKET_CLOSED' })
+})
+
+leakFree('end() that waits for room is rejected by close()', async (t) => {
+  const [a, b] = socketpair()
+  const calls = [a.sendmsg(Buffer.alloc(2_000_000)), a.end()]
+  const results = Promise.allSettled(calls)
+  await b.recvmsg()
+  a.close()
+  for (const result of await results) {
+    const reason = { code: 'ERR_SOCKET_CLOSED' }
+    t.match(result, { status: 'rejected', reason })
+  }
+  b.close()
+})
+
+leakFree('readExactly() gives so many bytes, however they come', async (t) => {
+  const [a, b] = socketpair()
+  const sends = [
+    a.sendFds('head', [0]),
+    a.sendmsg('er|'),
+    a.sendFds('body', [0, 0]),
+    a.sendmsg('|rest'),
+    a.end(),
+  ]
+  const header = await b.readExactly(7, { maxFds: 1 })
+  t.equal(`${header?.data}`, 'header|')
+  t.equal(header?.fds.length, 1)
+  const body = await b.readExactly(5)
+  t.equal(`${body?.data}`, 'body|')
+  t.equal(body?.fds.length, 2)
+  for (const fd of [...(header?.fds ?? []), ...(body?.fds ?? [])]) closeSync(fd)
+  t.equal(`${(await b.readExactly(4))?.data}`, 'rest')
+  t.equal(await b.readExactly(4), null, 'the end of file')
+  await Promise.all(sends)
+  for (const conn of [a, b]) conn.close()
+})
+
+leakFree('readExactly() that gets less closes what came', async (t) => {
+  const [a, b] = socketpair()
+  await a.sendFds('half', [0])
+  await a.end()
+  await t.rejects(b.readExactly(8), {
+    code: 'ERR_STREAM_PREMATURE_CLOSE',
+    message: 'Expected 8 bytes, got 4 and the end of file',
+    data: Buffer.from('half'),
+  })
+  const [c, d] = socketpair()
+  await c.sendFds('one', [0])
+  await c.sendFds('two', [0])
+  const tooMany = { code: 'ERR_TOO_MANY_FDS' }
+  await t.rejects(d.readExactly(6, { maxFds: 1 }), tooMany)
+  const { signal } = new AbortController()
+  await c.sendFds('x', [0])
+  const stop = new AbortController()
+  const waiting = d.readExactly(2, { signal: stop.signal })
+  setImmediate(() => stop.abort())
+  await t.rejects(waiting, { name: 'AbortError' })
+  for (const size of [0, -1, 1.5]) {
+    await t.rejects(d.readExactly(size, { signal }), { name: 'RangeError' })
+  }
+  await c.sendmsg('works on')
+  t.equal(`${(await d.readExactly(8))?.data}`, 'works on')
+  for (const conn of [a, b, c, d]) conn.close()
+})
+
+leakFree('pairForChild() gives a child an end that blocks', async (t) => {
+  const { conn, childFd } = pairForChild()
+  const info = readFileSync(`/proc/self/fdinfo/${childFd}`, 'utf8')
+  const [, flags = ''] = /flags:\s+(\d+)/.exec(info) ?? []
+  t.equal(Number.parseInt(flags, 8) & constants.O_NONBLOCK, 0)
+  const child = spawn('cat', { stdio: [childFd, childFd, 'inherit'] })
+  closeSync(childFd)
+  const ended = once(child, 'close')
+  await conn.sendmsg('there and back')
+  t.equal(`${(await conn.recvmsg())?.data}`, 'there and back')
+  await conn.end()
+  t.equal(await conn.recvmsg(), null)
+  await ended
+  conn.close()
+})
+
+leakFree('an error has the line of its caller in its stack', async (t) => {
+  const [a, b] = socketpair()
+  b.close()
+  async function sendsToNobody(): Promise<void> {
+    await a.sendFds('x', [0])
+  }
+  async function sendsMessage(): Promise<void> {
+    await a.sendmsg('x')
+  }
+  for (const send of [sendsToNobody, sendsMessage]) {
+    const error: unknown = await send().catch((reason) => reason)
+    t.match(error, { code: 'EPIPE' })
+    t.match((error as Error).stack, new RegExp(send.name))
+  }
+  a.close()
+})
+
+leakFree(
+  'a pair whose options cannot be set leaves nothing open',
+  async (t) => {
+    const failing = {
+      ...unix,
+      applyOptions: (): never => {
+        throw new Error('no such option')
+      },
+    }
+    const { pairForChild, socketpair } = await t.mockImport<
+      typeof import('../../../lib/conn/conn.ts')
+    >('../../../lib/conn/conn.ts', { '../../../lib/socket/unix.ts': failing })
+    const options = { passCredentials: true }
+    t.throws(() => socketpair(options), { message: 'no such option' })
+    t.throws(() => pairForChild(options), { message: 'no such option' })
   },
 )

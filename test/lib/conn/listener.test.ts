@@ -25,6 +25,7 @@ import {
   run,
   script,
   temporaryFolder,
+  until,
 } from '../../support.ts'
 
 async function accept(listener: UnixListener): Promise<UnixConn> {
@@ -476,3 +477,35 @@ leakFree(
   },
   missing('python3'),
 )
+
+// Not leakFree(): the mocked modules have a list of epoll of their own.
+t.test('a function for warnings that throws ends nothing', async (t) => {
+  const warnings: Error[] = []
+  const onProcess = (warning: Error): void => void warnings.push(warning)
+  process.on('warning', onProcess)
+  t.teardown(() => process.off('warning', onProcess))
+  const failing = {
+    adopt: (): never => {
+      throw new Error('no connection')
+    },
+  }
+  const { listen } = await t.mockImport<
+    typeof import('../../../lib/conn/listener.ts')
+  >('../../../lib/conn/listener.ts', {
+    '../../../lib/conn/conn.ts': { UnixConn: failing },
+  })
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path, {
+    onWarning: () => {
+      throw new Error('no warning')
+    },
+  })
+  const client = await connect(path)
+  const accepted = listener.accept()
+  t.equal(await client.recvmsg(), null, 'closed')
+  await until('a warning', () => warnings.length > 0)
+  t.match(warnings, [{ message: 'no warning' }])
+  listener.close()
+  t.equal(await accepted, null)
+  client.close()
+})

@@ -359,6 +359,23 @@ onEach(
 )
 
 onEach(
+  'duplexFrom() reads no further ahead than it was told',
+  async (t, { duplexFrom }) => {
+    const stream = duplexFrom(openSync('/dev/zero', 'r+'))
+    await once(stream, 'readable')
+    await turns()
+    const ahead = stream.readableLength
+    t.ok(ahead > 0 && ahead < 1e6, `${ahead} bytes`)
+    let length = 0
+    stream.on('data', (chunk) => {
+      length += chunk.length
+    })
+    await until('more than that', () => length > 2e6, 20)
+    t.equal(await ended(stream.destroy()), undefined)
+  },
+)
+
+onEach(
   'duplexFrom() reads and writes a terminal',
   async (t, { duplexFrom }) => {
     const { master, slave } = await newTerminal(t)
@@ -416,6 +433,7 @@ onEach(
         name: 'AbortError',
         cause: { message: 'the reason' },
       })
+      await until('closed', () => isClosed(one), 20)
       t.throws(() => writeSync(other, 'x'), { code: 'EPIPE' })
       closeSync(other)
     }

@@ -12,9 +12,11 @@ import {
 import { join } from 'node:path'
 import type { Readable, Writable } from 'node:stream'
 import { text } from 'node:stream/consumers'
-import { t } from 'tap'
+import { type Test, t } from 'tap'
 
 import { duplexFrom, readableFrom } from '../../../lib/index.ts'
+import * as libc from '../../../lib/libc.ts'
+import * as watch from '../../../lib/wait/watch.ts'
 import {
   isStopped,
   leakFree,
@@ -24,9 +26,12 @@ import {
   script,
   temporaryFolder,
   terminal,
+  turns,
   until,
 } from '../../support.ts'
-import { newTerminal } from './support.ts'
+import { newTerminal, type Open } from './support.ts'
+
+type Terminal = typeof import('../../../lib/stream/terminal.ts')
 
 const needsPython = missing('python3')
 
@@ -195,4 +200,73 @@ t.test(
     type('exit\n')
     await shell.exit
   },
+)
+
+/** lib/stream/terminal.ts in a process of the session 7 and the group 8. */
+function terminalWith(t: Test, of: { session: number; group: number }) {
+  const answers: Record<string, number> = {
+    tcgetsid: of.session,
+    tcgetpgrp: of.group,
+    getsid: 7,
+    getpgrp: 8,
+  }
+  const declare = (...[name, ...rest]: Parameters<typeof libc.declare>) => {
+    const answer = answers[name]
+    return answer === undefined ? libc.declare(name, ...rest) : () => answer
+  }
+  return t.mockImport<Terminal>('../../../lib/stream/terminal.ts', {
+    '../../../lib/libc.ts': { ...libc, declare },
+  })
+}
+
+leakFree(
+  'isInBackground() asks for its own terminal only, and not for a master',
+  async (t) => {
+    const { master, slave } = await newTerminal(t)
+    for (const [session, group, expected] of [
+      [7, 8, false],
+      [7, 9, true],
+      [6, 9, false],
+      // ENOTTY: it is the controlling terminal of another, or of nobody.
+      [-25, -25, false],
+    ] as const) {
+      const { isInBackground } = await terminalWith(t, { session, group })
+      t.equal(isInBackground(slave), expected)
+      t.equal(isInBackground(master), false)
+    }
+    for (const fd of [master, slave]) closeSync(fd)
+  },
+  needsPython,
+)
+
+leakFree(
+  'a stream of its own terminal fails in the background, before it reads',
+  async (t) => {
+    const { master, slave } = await newTerminal(t)
+    const terminal = await import('../../../lib/stream/terminal.ts')
+    let isAway = false
+    const { readableFrom } = await t.mockImport<Open>(
+      '../../../lib/stream/open.ts',
+      {
+        '../../../lib/wait/watch.ts': watch,
+        '../../../lib/stream/terminal.ts': {
+          ...terminal,
+          isInBackground: () => isAway,
+        },
+      },
+    )
+    const stream = readableFrom(slave)
+    writeSync(master, 'here\n')
+    t.equal(`${(await once(stream, 'data'))[0]}`, 'here\n')
+    await turns()
+    isAway = true
+    writeSync(master, 'away\n')
+    t.match(await ended(stream), {
+      code: 'EIO',
+      syscall: 'read',
+      message: /^read EIO cannot read this: it is the terminal of this process/,
+    })
+    closeSync(master)
+  },
+  needsPython,
 )

@@ -210,6 +210,32 @@ leakFree('a newcomer with the number of one that was ready', async (t) => {
   }
 })
 
+/** How many descriptors are on all the lists of this process. */
+function countListed(): number {
+  let count = 0
+  for (const fd of openFds()) {
+    if (!fd.endsWith('[eventpoll]')) continue
+    const number = Number.parseInt(fd, 10)
+    const info = readFileSync(`/proc/self/fdinfo/${number}`, 'utf8')
+    count += info.match(/^tfd:/gm)?.length ?? 0
+  }
+  return count
+}
+
+leakFree('end() takes all off the list', async (t) => {
+  const [one, other] = newSocketpair()
+  const before = countListed()
+  const watches = (['edge', 'level', 'edge'] as const).map((trigger) => {
+    return new EpollWatch(one, trigger, () => {})
+  })
+  for (const watch of watches) watch.wait(READABLE | WRITABLE)
+  t.equal(countListed(), before + 3)
+  await turns()
+  for (const watch of watches) watch.end()
+  t.equal(countListed(), before)
+  closeAll(one, other)
+})
+
 leakFree('a descriptor that was closed before end()', async (t) => {
   const [one, other] = newSocketpair()
   const told: string[] = []
