@@ -32,6 +32,9 @@ const USAGE = `Usage: ./examples/two-files/server.ts [SOCKET]
 Waits for clients on SOCKET and prints the files that they pass to it. Ctrl-C
 ends it.`
 
+/** How long an input may give nothing, in ms. */
+const PATIENCE = 5000
+
 const path = socketArgument(USAGE, 'fdpass-files')
 
 const listener = await listen(path).catch(fail)
@@ -92,8 +95,23 @@ async function printFile(fd: number): Promise<void> {
   const input = readableFrom(fd)
   inputs.add(input)
   try {
-    await show(input, process.stdout)
+    await show(inTime(input), process.stdout)
   } finally {
     inputs.delete(input)
+  }
+}
+
+// The chunks of `input`. What gives neither bytes nor an end, such as a socket
+// that is connected to itself, would keep its sender's place here for good.
+async function* inTime(input: Readable): AsyncGenerator<Buffer, void, void> {
+  const why = `Expected bytes or the end within ${PATIENCE / 1000} s, got neither`
+  const chunks = input[Symbol.asyncIterator]()
+  for (;;) {
+    const deadline = setTimeout(() => input.destroy(new Error(why)), PATIENCE)
+    const { value, done } = await chunks.next().finally(() => {
+      clearTimeout(deadline)
+    })
+    if (done) return
+    yield value
   }
 }

@@ -3,7 +3,7 @@
 // Read next: lib/script/printable.ts.
 
 import { once } from 'node:events'
-import type { Readable, Writable } from 'node:stream'
+import type { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 
 import { linesOf } from './lines.ts'
@@ -38,7 +38,7 @@ async function drain(out: Writable): Promise<void> {
  * if `out` is a terminal, on which bytes that a client sends could act.
  */
 export async function show(
-  input: Readable,
+  input: AsyncIterable<Buffer>,
   out: Writable & { readonly isTTY?: boolean },
 ): Promise<void> {
   if (!out.isTTY) return pipeline(input, out, { end: false })

@@ -197,7 +197,8 @@ t.test('who sends its own end and leaves is not waited for', async (t) => {
   const conn = await connect(path)
   await conn.sendFds('my own end', [conn.fd])
   conn.close()
-  await server.printed(/client 1: read EINVAL .* other end of its connection/)
+  // As long as its end is open here, the connection has none.
+  await server.printed(/client 1: Expected bytes or the end within 5 s/)
   await noMoreFds(t, server, before)
   server.child.kill('SIGINT')
   t.match(await server.exit, { code: 0 })
