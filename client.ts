@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/lib/script/run" "$0" "$@"
+
 // The client lends its standard input to the server and waits. Start server.ts
 // in one terminal and this in another: the lines that you type here appear
 // there, although nothing in this file reads them.

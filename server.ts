@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/lib/script/run" "$0" "$@"
+
 // The server reads what people type at their clients, from the clients' own
 // standard input. Start it in one terminal and client.ts in another: the lines
 // that you type there appear here, and the client never touches them.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // What it costs to hold connections on which nothing happens. Starts
 // examples/idle-container/container.ts, parks ten thousand TCP connections in
 // it, and looks at it from outside: memory, CPU, and how long a peer's byte

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // Draws the result of a run: for every row of the table how long each peer
 // takes, as a multiple of C's time, on one logarithmic scale. The dot is the
 // median, the line goes from the fastest round to the slowest.

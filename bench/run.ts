@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // The measurement, in one run: this library beside everything else that passes
 // descriptors, and beside C, which shows the kernel's own share. It builds and
 // installs what it compares with (see peers.ts); what this machine has not got

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // Does anything grow? Ten million messages with a descriptor each come from
 // soak-peer.ts, or with --there-and-back a hundred thousand descriptors go to
 // it and return. After each hundredth both processes rest and are looked at:

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // What only shows with time, for as long as you like: does memory grow, or the
 // descriptor table, over millions of messages; does some order of operations
 // break the library; does some failing system call break a program? Four parts,

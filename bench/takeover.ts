@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // Does a client notice a takeover? Starts examples/takeover/server.ts, has four
 // kinds of clients ask it without a pause, and replaces it again and again.
 // Prints requests, failures and answer times; exits 1 if a single request

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // The whole trick on one page, in one process, with blocking calls: a file is
 // opened, its descriptor goes into one end of a socket pair and comes out of
 // the other under another number, and the file is read through that number.

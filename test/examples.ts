@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // Runs every example once, as a user would in two terminals, and labels each
 // line with the script that printed it. Exit code 0 if all of them did what
 // they should. To add an example is to add its steps to the table.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // What do the programs do when a system call fails? Lets the calls that each
 // server, and each client, makes fail, one at a time, with every error that the
 // call's manual page names: the first call of its kind, one in the middle, and

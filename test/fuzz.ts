@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // All operations of the public interface, interleaved at random: connections
 // from socketpair(), connect(), listen() and serve(), used as messages, streams
 // or frames, by calls and by loops that are left and entered again, and closed

@@ -1,11 +1,26 @@
 // Each script by its own name: from another folder, before the packages are
 // installed, and with output that nobody reads.
 
-import { cpSync, readdirSync, readFileSync } from 'node:fs'
+import {
+  chmodSync,
+  cpSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
 import { basename, join, resolve } from 'node:path'
 import { t } from 'tap'
 
-import { missing, plainEnv, run, temporaryFolder } from './support.ts'
+import {
+  asNewUser,
+  missing,
+  missingNobody,
+  plainEnv,
+  Running,
+  run,
+  temporaryFolder,
+} from './support.ts'
 
 // Those with a first line that says what runs them.
 const scripts = ['.', 'examples', 'test', 'bench'].flatMap((folder) =>
@@ -27,6 +42,66 @@ t.test('every script runs from another folder', async (t) => {
     t.equal(stderr, '', file)
     const called = stdout.replace('Usage: ./', 'Usage: ').split(/\s/)[1]
     t.equal(called, file, 'as it is called from the root')
+  }
+})
+
+t.test('a script runs by a symbolic link', async (t) => {
+  const folder = temporaryFolder(t)
+  for (const file of ['server.ts', 'examples/socket-activation/activate.ts']) {
+    const link = join(folder, 'link')
+    symlinkSync(resolve(file), link)
+    const { stdout, stderr } = await run(t, [link, '--help'], { cwd: folder })
+    t.equal(stderr, '', file)
+    t.match(stdout, `Usage: ./${file} `)
+    rmSync(link)
+  }
+})
+
+// Alpine's tools: busybox has sh, env and all others in one file.
+t.test(
+  'a script runs with busybox',
+  { skip: missing('busybox') },
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const busybox = ['busybox', '--install', '-s', folder]
+    t.equal((await run(t, busybox)).code, 0)
+    symlinkSync(process.execPath, join(folder, 'node'))
+    const env = plainEnv({ PATH: folder })
+    for (const file of [
+      'client.ts',
+      'examples/socket-activation/activate.ts',
+    ]) {
+      const command = [join(folder, 'sh'), resolve(file), '--help']
+      const { stdout, stderr } = await run(t, command, { env, cwd: '/' })
+      t.equal(stderr, '', file)
+      t.match(stdout, `Usage: ./${file} `)
+    }
+  },
+)
+
+const noSetpriv = missingNobody() || missing('setpriv')
+
+t.test('a user without a name', { skip: noSetpriv }, async (t) => {
+  const folder = temporaryFolder(t)
+  chmodSync(folder, 0o777)
+  const env = plainEnv({ XDG_RUNTIME_DIR: undefined, TMPDIR: folder })
+  const command = [...asNewUser(), resolve('server.ts')]
+  const server = new Running(t, command, { env })
+  await server.printed(/^Server ready on .*\/fdpass-\d{5}\.sock, pid \d+$/m)
+  server.child.kill('SIGINT')
+  t.match(await server.exit, { code: 0 })
+  t.equal(server.stderr, '')
+})
+
+t.test('in a folder that Node imports nothing from', async (t) => {
+  for (const name of ['why?', 'back\\slash']) {
+    const root = join(temporaryFolder(t), name)
+    for (const file of ['package.json', 'lib', 'server.ts'])
+      cpSync(file, join(root, file), { recursive: true })
+    const { code, stderr } = await run(t, [join(root, 'server.ts')])
+    t.equal(code, 1)
+    const expected = 'Expected a folder without ? and \\ in its name, got'
+    t.equal(stderr, `server.ts: ${expected} ${root}\n`)
   }
 })
 
@@ -55,6 +130,8 @@ t.test('before make, every script says what to do', async (t) => {
 
 t.test('without Node, a script says so', async (t) => {
   const folder = temporaryFolder(t)
+  const { stdout } = await run(t, ['sh', '-c', 'command -v realpath'])
+  symlinkSync(stdout.trim(), join(folder, 'realpath'))
   const sh = ['/bin/sh', resolve('lib/script/run'), resolve('server.ts')]
   const env = plainEnv({ PATH: folder })
   const { code, stderr } = await run(t, sh, { env })

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A D-Bus service that opens files of a directory for its callers and answers
 // with descriptors. Start it in one terminal and `client.ts FILE` in another;
 // gdbus and Python's dbus can be the client too.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The unprivileged half: gives up root, asks the factory at its fd 3 for a
 // socket, connects with it, sends, and prints what comes back. That the socket
 // is bound to a port which this user may not bind makes no difference to it.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A factory of sockets. This process runs as root, starts a child that does
 // not, and from then on only makes TCP sockets, bound to one low port, as often
 // as the child asks. The child connects from that port, which it could not bind

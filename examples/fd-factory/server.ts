@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A TCP server that echoes what it receives, and reports where each connection
 // came from. Its report is the proof that an unprivileged client came from a
 // low port: see client.ts, its partner, which tells what this is after. Open

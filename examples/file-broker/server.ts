@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A broker of files: clients that cannot enter a directory get single files of
 // it, open for reading, if they are plain, small and young enough. Start this
 // in one terminal and `client.ts NAME` in another.

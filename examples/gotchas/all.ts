@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Runs every gotcha of this folder, each in a process of its own, and prints a
 // table: what is claimed, what was expected, what was observed on this machine.
 // Exits 1 if one of them came out otherwise. Partners: the other files here.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A message carries at most 253 descriptors on Linux (SCM_MAX_FD in the
 // kernel's include/net/scm.h), 254 on macOS and FreeBSD. With one more nothing
 // is sent.

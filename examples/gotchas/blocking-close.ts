@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // close(2) of a descriptor that a stranger sent can block, for as long as the
 // stranger chose: here a TCP socket with SO_LINGER whose peer reads no data. So
 // the library turns SO_LINGER off before it closes what it does not deliver

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Sockets that were sent through each other and then closed cannot be received
 // any more. The kernel finds such a cycle and closes what is in it, but it
 // looks only when some Unix socket is closed afterwards, by any process. Until

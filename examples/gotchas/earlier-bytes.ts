@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Bytes that were sent earlier and without a descriptor arrive in one piece
 // with a later descriptor. So the bytes themselves have to say to which of them
 // a descriptor belongs: see lib/conn/frames.ts.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A socket-activated service gets its sockets from descriptor 3 on, and
 // LISTEN_FDS says how many. In a Node that was not activated, number 3 belongs
 // to Node itself: without a LISTEN_PID that names this process, LISTEN_FDS was

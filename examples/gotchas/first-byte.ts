@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The first byte of a message carries its descriptors: a receiver that reads a
 // header of one byte has them before it has read what they are for. After a
 // short send, the remainder must go without them.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A stream has no message boundaries. Bytes of several sends arrive in one
 // recvmsg, but on Linux that ends after the bytes of a send with descriptors:
 // those of two sends never arrive together. Open unix(7) beside it.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A descriptor in flight, sent and not yet received, keeps the open file
 // description alive. Its sender may close it, hang up and end, and the file may
 // be removed: the receiver still gets it. Open unix(7) beside it.

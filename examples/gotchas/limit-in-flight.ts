@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // An ordinary user may have as many descriptors in flight as the sending
 // process may have open (RLIMIT_NOFILE), counted over all of the user's
 // sockets. One more is ETOOMANYREFS. Root may have any number. Open unix(7)

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A connected net.Socket reads without being asked, even without a listener
 // for 'data', and so throws descriptors away. The descriptor sent here is the
 // only one for one end of a pair: once it is closed, the other end has ended.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A receiver that has no free numbers (RLIMIT_NOFILE) loses descriptors, and
 // recvmsg does not fail: it returns the bytes, fewer descriptors and, in
 // msg_flags, MSG_CTRUNC. Open recvmsg(2), getrlimit(2) beside it.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Since Linux 6.16 a socket can refuse descriptors altogether: SO_PASSRIGHTS
 // off on the receiving socket, and the sender gets EPERM. This is the only
 // protection that lets nothing in (`refuseFds` of listen()). Open socket(7)

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Any plain read of the byte throws the descriptors away that came with it.
 // The kernel closes them and says nothing. Open unix(7), read(2) beside it.
 

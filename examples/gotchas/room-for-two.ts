@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // CMSG_SPACE rounds up to where the next header may begin. With room for one
 // descriptor a receiver on a 64-bit system gets two, and no flag is set: it has
 // to count what came. Open cmsg(3) beside it.

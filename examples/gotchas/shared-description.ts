@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Both descriptors refer to one open file description. The offset and the
 // status flags, such as O_NONBLOCK, are part of it, and so they are shared.
 // Close-on-exec belongs to the number, and so it is not. Open open(2), fcntl(2)

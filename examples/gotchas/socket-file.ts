@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The path of a socket is a file. It stays when its server is gone, and then
 // neither bind nor connect succeeds. It has at most 107 bytes (103 on macOS and
 // FreeBSD). Who may connect is decided by its permissions and those of its

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // TCP carries no descriptors. On Linux sendmsg takes the control message all
 // the same, returns the number of bytes, and the descriptors stay behind: no
 // error tells. Open tcp(7), cmsg(3) beside it.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The kernel closes the descriptors for which the control buffer has no room,
 // and sets MSG_CTRUNC in msg_flags. A receiver that does not look at the flags
 // loses descriptors without an error. Choose the room yourself: --room BYTES.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Two readers of one terminal share what is typed: each line goes to one of
 // them. Ctrl-Z stops the job in the foreground; a reader that is not in that
 // job, such as a server that was sent the terminal, reads on. The job here is

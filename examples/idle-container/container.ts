@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Holds TCP connections on which nothing happens, so that the server they
 // belong to need not: it may be big, busy, or about to restart its workers.
 // Watches them without reading a byte, and passes one back, with the tag that

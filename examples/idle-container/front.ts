@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A TCP server that pays for live connections only. It answers lines, counts
 // them, and keeps a buffer and a stream for each connection. One on which
 // nothing comes for a while is parked: its descriptor goes to the container,

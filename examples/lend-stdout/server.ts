@@ -1,4 +1,5 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
 // The server sends its standard output to every client that asks: it sends
 // "Send me your Stdout", gets it, and what it writes then appears here,

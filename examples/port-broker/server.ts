@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A broker of ports: runs as root, opens sockets on ports that only root may
 // bind, and gives them to clients, as its rules allow. A web server that gets
 // port 80 from it is never root, not even at its start.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'SOFT_NOFILE=$(ulimit -Sn) exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; SOFT_NOFILE=$(ulimit -Sn) exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Listens on behalf of a service and starts it when the first client connects:
 // what systemd does with a .socket unit, and systemd-socket-activate on a
 // terminal. Until then the service costs nothing. The client waits in the queue

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // An HTTP service that need not open its own sockets: it serves those that it
 // was started with, under our activate.ts, under systemd-socket-activate or
 // under systemd itself, and opens a port only if it is started by hand.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The child reads a file through a descriptor that its parent passes to it,
 // then opens the same file itself, which makes a second open file description
 // with an offset of its own, and passes that one back.

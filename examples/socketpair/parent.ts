@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Parent and child read one file in turns, through a descriptor each. Every
 // line of the file says at which offset it stands, so that every read shows
 // where the one offset was. At the end a descriptor goes the other way.

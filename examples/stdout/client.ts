@@ -1,4 +1,5 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
 // The client sends its standard output to the server and leaves at once. Start
 // server.ts in one terminal and this in another: a line appears here that no

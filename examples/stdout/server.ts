@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The server prints on its clients' standard output: what each of them sends
 // becomes that of a child process. The child is echo(1), which knows nothing
 // about sockets and prints on its fd 1, whatever that may be.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // An HTTP server that is replaced while it serves. Start it; start it again in
 // another terminal, with the same arguments: the second one takes the sockets
 // over, the first finishes what it has open and leaves. No client notices.

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The client opens files and passes all of them to the server in one message.
 // The server prints them without opening anything: it may well be a program
 // that has no right to. Either all can be opened, or nothing is sent.

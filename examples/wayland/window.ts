@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A window on the screen, with nothing between this program and the compositor
 // but lib/: its picture is a file that the compositor is sent a descriptor for.
 // It shows just that, and what is typed while it has the keyboard.
