@@ -13,6 +13,7 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs'
+import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { t } from 'tap'
 
@@ -75,6 +76,84 @@ t.test("the default path is this user's own", async (t) => {
     t.equal(code, 0)
     server.child.kill('SIGINT')
     await server.exit
+  }
+})
+
+t.test('XDG_RUNTIME_DIR that names no directory', async (t) => {
+  const folder = join(temporaryFolder(t), 'gone')
+  for (const file of ['server.ts', 'client.ts']) {
+    const env = plainEnv({ XDG_RUNTIME_DIR: folder })
+    const { code, stdout, stderr } = await run(t, script(file), { env })
+    t.equal(code, 1)
+    t.equal(stdout, '')
+    const expected = 'Expected a directory as XDG_RUNTIME_DIR, got'
+    t.equal(stderr, `${file}: ${expected} ${folder}\n`)
+    // It is not asked for where it is not needed.
+    const path = join(temporaryFolder(t), 's')
+    const named = await run(t, script(file, path, '--help'), { env })
+    t.equal(named.code, 0)
+  }
+})
+
+t.test('a client without a server is told which to start', async (t) => {
+  const folder = temporaryFolder(t)
+  const env = plainEnv({ XDG_RUNTIME_DIR: folder })
+  const usual = await run(t, script('client.ts'), { env })
+  const other = await run(t, script('client.ts', 'other.sock'), { env })
+  t.equal(
+    usual.stderr,
+    `client.ts: No server on ${folder}/fdpass.sock: start ./server.ts first\n`,
+  )
+  t.equal(
+    other.stderr,
+    'client.ts: No server on other.sock: start ./server.ts other.sock first\n',
+  )
+})
+
+t.test('a socket that listens as standard input', async (t) => {
+  const { path, server } = await startServer(t)
+  const listener = createServer().listen(join(temporaryFolder(t), 'l'))
+  await once(listener, 'listening')
+  const { fd } = Reflect.get(listener, '_handle') as { fd: number }
+  const { code, stdout, stderr } = await run(t, client(path), {
+    stdio: [fd, 'pipe', 'pipe'],
+  })
+  listener.close()
+  t.equal(code, 1)
+  t.equal(stderr, '')
+  const reason = 'read EINVAL cannot read this: it is a socket that listens'
+  t.match(stdout, `\nServer: ${reason}\n`)
+  await server.printed(new RegExp(`^client 1: ${reason}$`, 'm'))
+})
+
+// Of a container, say: there the kernel keeps every signal from it that it has
+// no handler for.
+const noNamespace =
+  process.getuid?.() !== 0 ? 'only root can' : missing('unshare', 'sh')
+
+t.test('as process 1, Ctrl-C ends both', { skip: noNamespace }, async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const asProcess1 = (file: string) =>
+    new Running(
+      t,
+      ['unshare', '--pid', '--fork', '--kill-child', ...script(file, path)],
+      {
+        stdio: ['pipe', 'pipe', 'pipe'],
+      },
+    )
+  const server = asProcess1('server.ts')
+  await server.printed(/^Server ready on .*, pid 1$/m)
+  const lender = asProcess1('client.ts')
+  await lender.printed(/^Sent fd 0, pid 1: /m)
+  await server.printed(/fd 0 there/)
+  // unshare(1) is the parent, and waits for it.
+  for (const [running, code] of [
+    [lender, 130],
+    [server, 0],
+  ] as const) {
+    const children = `/proc/${running.pid}/task/${running.pid}/children`
+    process.kill(Number(readFileSync(children, 'utf8')), 'SIGINT')
+    t.match(await running.exit, { code })
   }
 })
 
@@ -173,7 +252,7 @@ t.test(
     t.equal(none.code, 1)
     t.equal(
       none.stderr,
-      `client.ts: No server on ${path}: start ./server.ts first\n`,
+      `client.ts: No server on ${path}: start ./server.ts ${path} first\n`,
     )
 
     const server = new Running(t, script('server.ts', path))
@@ -187,7 +266,7 @@ t.test(
     const stale = await run(t, client(path))
     t.equal(
       stale.stderr,
-      `client.ts: No server on ${path}: start ./server.ts first\n`,
+      `client.ts: No server on ${path}: start ./server.ts ${path} first\n`,
     )
 
     // The file that the killed server left is replaced.

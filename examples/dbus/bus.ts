@@ -59,8 +59,9 @@ export async function openBus(path: string): Promise<MessageBus> {
   const dbus = await import('dbus-native').catch(() => {
     throw new Error('Expected dbus-native: run make examples/dbus/node_modules')
   })
-  const starts = session ? 'the session bus' : './examples/dbus/service.ts'
-  const conn = await dial(path, starts)
+  const starts = session ? 'the session bus' : './examples/dbus/service.ts DIR'
+  // Neither is started with a path.
+  const conn = await dial(path, starts, true)
   if (!session) ownPeer(conn)
   const stream = new FdStream(conn)
   const bus = dbus.createClient({ stream })

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Calls the service over D-Bus: it asks what its own standard input is, seen
 // from there, and then gets files of the service's directory, opened there, and
 // writes them to standard output.
@@ -71,5 +73,5 @@ function explain(error: unknown): string {
   const { dbusName } = error as { dbusName?: string }
   if (dbusName !== 'org.freedesktop.DBus.Error.ServiceUnknown')
     return messageOf(error)
-  return 'No service on the bus: start ./examples/dbus/service.ts first'
+  return 'No service on the bus: start ./examples/dbus/service.ts DIR first'
 }

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Gets a file from the broker and writes it to standard output. The file may
 // lie where this user cannot go: what comes is not a path but the open file.
 //
@@ -47,7 +49,7 @@ if ((name === undefined) !== values.list)
   usageError(USAGE, 'Expected either NAME or --list')
 const path = values.socket ?? defaultSocketPath('fdpass-file-broker')
 
-const conn = await dial(path, './examples/file-broker/server.ts')
+const conn = await dial(path, './examples/file-broker/server.ts DIR')
 // What is asked for is this user's business, or root's.
 ownPeer(conn)
 try {

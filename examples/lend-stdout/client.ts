@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // The client borrows the server's standard output and copies its own standard
 // input to it: type lines here and they appear there, without the server.
 //
@@ -42,7 +44,9 @@ if (values.message === '') usageError(USAGE, 'Expected TEXT, got an empty one')
 const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
 const path = positionals[0] ?? usual
 
-const conn = await dial(path, './examples/lend-stdout/server.ts')
+const server = './examples/lend-stdout/server.ts'
+const start = values.go ? `${server} --go` : server
+const conn = await dial(path, start, path === usual)
 
 // The server gets what is typed here, so it has to be of this user, or of root.
 ownPeer(conn)

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // Asks the broker for a port, and uses it: with a command behind `--` that is
 // started with the socket as its fd 3, in the way of socket activation, so that
 // any program made for systemd's sockets will do; without one, as a web server
@@ -63,7 +65,7 @@ else await runCommand(command)
 
 // The socket. The caller owns it.
 async function obtain(): Promise<number> {
-  const conn = await dial(path, './examples/port-broker/server.ts')
+  const conn = await dial(path, './examples/port-broker/server.ts RULES')
   // A server of another user could keep a copy, and take our clients.
   ownPeer(conn)
   const protocol = udp ? 'udp' : 'tcp'

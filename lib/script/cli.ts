@@ -2,7 +2,8 @@
 // socket path, dialling a server, stopping at a signal, and giving up with one
 // line. Not for copying. Read next: lib/script/print.ts.
 
-import { tmpdir, userInfo } from 'node:os'
+import { existsSync } from 'node:fs'
+import { constants, tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { type ParseArgsConfig, parseArgs } from 'node:util'
 import {
@@ -112,14 +113,27 @@ export function kindOf(fd: number): string {
   }
 }
 
+/** Those that a server has if it is given none. */
+const defaultPaths = new Set<string>()
+
 /**
  * A socket path of this user's own: in $XDG_RUNTIME_DIR, which no other user
- * can enter, else in the temporary directory, with the uid in its name.
+ * can enter, else in the temporary directory, with the uid in its name. Exits 1
+ * if that variable does not name a directory.
  */
 export function defaultSocketPath(name: string): string {
   const { XDG_RUNTIME_DIR } = process.env
-  if (XDG_RUNTIME_DIR) return join(XDG_RUNTIME_DIR, `${name}.sock`)
-  return join(tmpdir(), `${name}-${userInfo().uid}.sock`)
+  // Not by os.userInfo(): in a container the uid may have no entry in passwd.
+  const path = XDG_RUNTIME_DIR
+    ? join(checkRuntimeFolder(XDG_RUNTIME_DIR), `${name}.sock`)
+    : join(tmpdir(), `${name}-${process.getuid?.()}.sock`)
+  defaultPaths.add(path)
+  return path
+}
+
+function checkRuntimeFolder(folder: string): string {
+  if (existsSync(`${folder}/.`)) return folder
+  return fail(`Expected a directory as XDG_RUNTIME_DIR, got ${folder}`)
 }
 
 /** The path for a script whose only argument is an optional SOCKET. */
@@ -134,14 +148,20 @@ export function socketArgument(usage: string, name: string): string {
  * the connection.
  *
  * @param server how its script is called from the root: './server.ts'
+ * @param isDefault whether the server has `path` without being given it
  */
-export async function dial(path: string, server: string): Promise<UnixConn> {
+export async function dial(
+  path: string,
+  server: string,
+  isDefault = defaultPaths.has(path),
+): Promise<UnixConn> {
   try {
     return await connect(path)
   } catch (error) {
     const code = codeOf(error)
     if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return fail(error)
-    return fail(`No server on ${path}: start ${server} first`)
+    const command = isDefault ? server : `${server} ${path}`
+    return fail(`No server on ${path}: start ${command} first`)
   }
 }
 
@@ -185,13 +205,29 @@ export async function firstMessage(
  * the same kind ends the process at once, as it would have without this.
  */
 export function onStop(stop: (signal: NodeJS.Signals) => void): void {
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
-    process.once(signal, () => stop(signal))
-  }
+  for (const signal of STOP_SIGNALS) process.once(signal, () => stop(signal))
   stops.push(stop)
 }
 
+const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const
+
 const stops: ((signal: NodeJS.Signals) => void)[] = []
+
+// Process 1 of a container gets no signal that it has no handler for. Here is
+// one that does what the kernel does to every other process: at the first
+// signal where there is no onStop(), else at the second of the same kind.
+if (process.pid === 1) {
+  const seen = new Set<NodeJS.Signals>()
+  for (const signal of STOP_SIGNALS) {
+    process.on(signal, () => {
+      if (stops.length === 0 || seen.has(signal)) {
+        _exit(128 + constants.signals[signal])
+      }
+      seen.add(signal)
+    })
+  }
+}
+
 let isUnread = false
 
 // `./server.ts | head -1`: what would be SIGPIPE elsewhere is an error here,
