@@ -1,15 +1,22 @@
 # A menu, not a build system: nothing is compiled.
 
 .DEFAULT_GOAL := all
+# Two installations must not run at a time.
+.NOTPARALLEL:
 .PHONY: all help server client demo examples gotchas check test test-nodes \
   test-arm64 test-musl test-headers bench bench-takeover bench-idle soak \
   faults plot pictures pack fmt clean
 
 run := node --import tsx
-# No package here needs its install script, esbuild's merely saves some time.
-install := npm ci --ignore-scripts --no-audit --no-fund
+# What npm has in its cache it takes from there: else it would ask the registry
+# for each package, and without a network wait for minutes. No package here
+# needs its install script, esbuild's merely saves some time.
+install := npm ci --prefer-offline --ignore-scripts --no-audit --no-fund
+# npm writes this at the end of every installation, whoever has started it.
+installed := node_modules/.package-lock.json
+dev := node_modules/tap $(installed)
 
-all: node_modules/.run ## install what running needs
+all: $(installed) ## install what running needs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z].*## / { printf "%-36s %s\n", $$1, $$2 }' Makefile
@@ -26,13 +33,18 @@ examples: all examples/dbus/node_modules ## every example once, labelled
 gotchas: all ## what surprises people, tried on this machine
 	@$(run) examples/gotchas/all.ts
 
-check: node_modules/.dev ## types, lint, format
+check: $(dev) ## types, lint, format
 	npm run --silent check
 
-test: node_modules/.dev examples/dbus/node_modules ## check, then all tests
+test: $(dev) ## check, then all tests; FILE=test/x.test.ts: one file
+ifdef FILE
+	node_modules/.bin/tap --disable-coverage --allow-empty-coverage $(FILE)
+else
+	$(MAKE) --no-print-directory examples/dbus/node_modules
 	npm test --silent
+endif
 
-test-nodes test-arm64 test-musl: node_modules/.dev ## the tests, elsewhere
+test-nodes test-arm64 test-musl: $(dev) ## the tests, elsewhere
 	test/platforms/$(@:test-%=%).sh
 
 test-headers: node_modules/.dev ## the layouts, and what C headers say
@@ -56,22 +68,23 @@ soak: all ## 20 minutes: messages, fuzzing, faults
 faults: all ## system calls fail in every program, an hour (strace)
 	@$(run) test/faults.ts
 
-pack: node_modules/.dev ## the package, as a tarball in dist/
+pack: $(dev) ## the package, as a tarball in dist/
 	npm pack --pack-destination dist
 
-fmt: node_modules/.dev ## format, and mend what lint can
+fmt: $(dev) ## format, and mend what lint can
 	npx biome check --write
 
 clean: ## remove what was installed
 	rm -rf node_modules bench/node_modules examples/dbus/node_modules dist .tap .cache
 
 bench/node_modules examples/dbus/node_modules: | all
-	cd $(@D) && npm ci --no-audit --no-fund
+	cd $(@D) && npm ci --prefer-offline --no-audit --no-fund
 
-node_modules/.run: package-lock.json
-	$(install) --omit=dev
+# Whoever has the packages for development keeps them.
+$(installed): package-lock.json
+	$(install) $(if $(wildcard node_modules/tap),,--omit=dev)
 	@touch $@
 
-node_modules/.dev: package-lock.json
+# Before the rule above: that then finds everything in place.
+node_modules/tap:
 	$(install)
-	@touch $@ node_modules/.run
