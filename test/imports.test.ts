@@ -78,8 +78,9 @@ t.test('conn imports wait, wait socket, socket the lesson', async (t) => {
 })
 
 t.test('only lib/ffi loads ffi-rs and node:ffi', async (t) => {
-  // With import or require(), also that of createRequire(import.meta.url).
-  const engine = /(?:from |(?:import|require|url\))\()'(?:ffi-rs|node:ffi)'/
+  // With import, or by a call: require(), what createRequire() gives, builtin().
+  const engine =
+    /(?:from |(?:import|require|builtin|\))\()'(?:ffi-rs|node:ffi)'/
   const loads = ['lib', 'bench', 'examples'].flatMap(filesIn).filter((file) => {
     return engine.test(readFileSync(file, 'utf8'))
   })

@@ -6,8 +6,6 @@
 // Open https://nodejs.org/api/ffi.html beside it.
 // Read next: lib/socket/unix.ts.
 
-import { createRequire } from 'node:module'
-
 import type { Address, Call, Engine, Param } from './types.ts'
 
 type Signature<R extends string> = {
@@ -53,7 +51,7 @@ const errnoFunctions: Readonly<Record<string, string>> = {
  */
 export function openNodeFfi(): { ffi: NodeFfi; library: Library } {
   try {
-    const ffi: NodeFfi = createRequire(import.meta.url)('node:ffi')
+    const ffi = builtin('node:ffi')
     return { ffi, library: new ffi.DynamicLibrary(null) }
   } catch (error) {
     throw new Error(
@@ -63,6 +61,14 @@ export function openNodeFfi(): { ffi: NodeFfi; library: Library } {
       { cause: error },
     )
   }
+}
+
+// Not an import, which would fail where there is none, and not by createRequire,
+// for which a bundle to CommonJS has no import.meta.url.
+function builtin(name: string): NodeFfi {
+  const module = process.getBuiltinModule?.(name) as NodeFfi | undefined
+  if (module === undefined) throw new Error(`no built-in module ${name}`)
+  return module
 }
 
 /** @throws Error as openNodeFfi */

@@ -1,0 +1,60 @@
+// ffi-rs where it cannot be had, or not be kept. What it does is in
+// libc.test.ts.
+
+import { Module } from 'node:module'
+import { t } from 'tap'
+
+type Engine = typeof import('../../../lib/ffi/ffi-rs.ts')
+const path = '../../../lib/ffi/ffi-rs.ts'
+
+/** As require() fails that createRequire() has made. */
+function notFound(name: string): Error {
+  const message = `Cannot find module '${name}'\nRequire stack:\n- a file`
+  return Object.assign(new Error(message), { code: 'MODULE_NOT_FOUND' })
+}
+
+t.test('ffiRs() says what has to be installed', async (t) => {
+  const errors = [
+    notFound('ffi-rs'),
+    notFound('@yuuang/ffi-rs-linux-x64-gnu'),
+    new Error('Unsupported OS'),
+  ]
+  const messages = []
+  for (const error of errors) {
+    const createRequire = () => () => {
+      throw error
+    }
+    const { ffiRs } = await t.mockImport<Engine>(path, {
+      'node:module': { Module: { createRequire } },
+    })
+    t.throws(ffiRs)
+    try {
+      ffiRs()
+    } catch (thrown) {
+      messages.push((thrown as Error).message)
+    }
+  }
+  const advice =
+    'which has to be installed where the program runs, beside a bundle too'
+  t.strictSame(messages, [
+    `Cannot find module 'ffi-rs', ${advice}`,
+    `Cannot find module '@yuuang/ffi-rs-linux-x64-gnu', ${advice}`,
+    'Unsupported OS',
+  ])
+})
+
+t.test('ffiRs() works where nothing tells what is mapped', async (t) => {
+  const asked: string[] = []
+  const { ffiRs } = await t.mockImport<Engine>(path, {
+    'node:fs': {
+      readFileSync: (file: string) => {
+        asked.push(file)
+        throw new Error('ENOENT')
+      },
+    },
+    'node:module': { Module },
+  })
+  const getpid = ffiRs().declare('getpid', 'int', [])
+  t.equal(getpid(), process.pid)
+  t.strictSame(asked, ['/proc/self/maps'])
+})
