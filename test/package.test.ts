@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type Test, t } from 'tap'
 
-import { missing, plainEnv, run } from './support.ts'
+import { missing, plainEnv, Running, run } from './support.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'fd-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))
@@ -73,7 +73,7 @@ received.then((message) => {
 `
 const names = '{ closeSync, openSync, readFileSync }'
 const imports = `import ${names} from 'node:fs'
-import { socketpair } from 'fdpass-demo'
+import { socketpair } from 'fdpass'
 `
 const esm = '{"type":"module"}'
 
@@ -93,7 +93,7 @@ t.test('it holds what is needed to use it', { skip: noNpm }, async (t) => {
   const { stdout } = await run(t, ['tar', 'tzf', tarball])
   const files = stdout.trim().split('\n')
   const expected =
-    /^package\/(dist\/[\w/-]+\.(js|d\.ts)|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
+    /^package\/(dist\/[\w/-]+\.(js|d\.ts|d\.ts\.map)|lib\/[\w/-]+\.ts|(README|CHANGELOG)\.md|LICENSE|package\.json)$/
   t.strictSame(
     files.filter((file) => !expected.test(file)),
     [],
@@ -102,9 +102,69 @@ t.test('it holds what is needed to use it', { skip: noNpm }, async (t) => {
   t.notMatch(stdout, /script|test|bench/)
 })
 
+// What an editor asks for: F12 on a name that was imported.
+t.test('go to definition ends in the source', { skip }, async (t) => {
+  const text =
+    "import { UnixConn } from 'fdpass'\nUnixConn.fromFd(3).recvFds()\n"
+  const { cwd } = project('editor', { 'package.json': esm, 'main.ts': text })
+  const file = join(cwd, 'main.ts')
+  const tsserver = join(ours, 'typescript/bin/tsserver')
+  const options = ['--disableAutomaticTypingAcquisition']
+  const editor = [process.execPath, tsserver, ...options]
+  const server = new Running(t, editor, { cwd, env })
+  for (const [command, place] of [
+    ['open', {}],
+    ['definition', { line: 2, offset: 22 }],
+  ] as const) {
+    const request = { command, arguments: { file, ...place } }
+    const message = { seq: 1, type: 'request', ...request }
+    server.child.stdin?.write(`${JSON.stringify(message)}\n`)
+  }
+  const [answer] = await server.printed(/^\{.*"command":"definition".*\}$/m)
+  const [{ file: source, start }] = JSON.parse(answer).body
+  t.match(source, /\/fdpass\/lib\/conn\/conn\.ts$/)
+  const line = readFileSync(source, 'utf8').split('\n')[start.line - 1]
+  t.match(line, /^ {2}recvFds\(/)
+})
+
+t.test('members marked @internal are no part of the types', { skip }, (t) => {
+  const conn = 'node_modules/fdpass/dist/conn/conn'
+  t.match(readFileSync(join(home, `${conn}.js`), 'utf8'), /static adopt\(/)
+  t.notMatch(readFileSync(join(home, `${conn}.d.ts`), 'utf8'), /\badopt\(/)
+  t.end()
+})
+
+t.test('fdpass/package.json can be imported', { skip }, async (t) => {
+  const source = "console.log(require('fdpass/package.json').version)"
+  const options = project('json', { 'main.cjs': source })
+  const { stdout } = await run(t, [process.execPath, 'main.cjs'], options)
+  const { version } = JSON.parse(readFileSync('package.json', 'utf8'))
+  t.equal(stdout, `${version}\n`)
+})
+
+// npm makes URLs of the relative links and pictures in README.md by what
+// package.json has as repository. Without it they would lead nowhere.
+t.test('it is not published without repository', { skip: noNpm }, async (t) => {
+  const cwd = join(folder, 'publish')
+  mkdirSync(cwd)
+  const contents = JSON.parse(readFileSync('package.json', 'utf8'))
+  const prepublish = async (repository: object | undefined) => {
+    const text = JSON.stringify({ ...contents, repository, workspaces: [] })
+    writeFileSync(join(cwd, 'package.json'), text)
+    const command = ['npm', 'run', '--silent', 'prepublishOnly']
+    return await run(t, command, { cwd, env })
+  }
+  t.match(await prepublish(undefined), {
+    code: 1,
+    stderr: /^Expected repository in package.json, got none: /,
+  })
+  const url = 'git+https://example.org/fdpass.git'
+  t.match(await prepublish({ type: 'git', url }), { code: 0, stderr: '' })
+})
+
 t.test('it brings ffi-rs and nothing else', { skip }, async (t) => {
   const { stdout } = await run(t, ['ls', join(home, 'node_modules')])
-  t.equal(stdout, '@yuuang\nfdpass-demo\nffi-rs\n')
+  t.equal(stdout, '@yuuang\nfdpass\nffi-rs\n')
 })
 
 t.test('import', { skip }, async (t) => {
@@ -117,7 +177,7 @@ const noRequire =
 
 t.test('require', { skip: skip || noRequire }, async (t) => {
   const source = `const ${names} = require('node:fs')
-const { socketpair } = require('fdpass-demo')
+const { socketpair } = require('fdpass')
 ${passing}`
   const files = { 'package.json': '{}', 'main.js': source }
   await passes(t, [process.execPath, 'main.js'], project('cjs', files))
@@ -149,7 +209,7 @@ for (const version of [20, 22, 24, 26]) {
 // What a copy takes: ffi-rs, "type": "module", one option for the compiler, and
 // Node 22.18 or tsx.
 t.test('lib/ in a copy', { skip, timeout: 600_000 }, async (t) => {
-  const source = `${imports.replace('fdpass-demo', './lib/index.ts')}${passing}`
+  const source = `${imports.replace('fdpass', './lib/index.ts')}${passing}`
   const files = { 'package.json': esm, 'main.ts': source }
   const { cwd } = project('copy', files)
   cpSync('lib', join(cwd, 'lib'), { recursive: true })

@@ -118,13 +118,13 @@ function chownAll(uid: number): void {
 // The package as `make pack` makes it, in a project that has its programs.
 function makeProject(): void {
   const modules = join(project, 'node_modules')
-  mkdirSync(join(modules, 'fdpass-demo'), { recursive: true })
+  mkdirSync(join(modules, 'fdpass'), { recursive: true })
   const options = { cwd: copy, env: plainEnv(), encoding: 'utf8' } as const
   execFileSync('make', ['pack'], { ...options, stdio: 'pipe' })
   const [tarball = ''] = readdirSync(join(copy, 'dist')).filter((name) =>
     name.endsWith('.tgz'),
   )
-  const into = ['-C', join(modules, 'fdpass-demo'), '--strip-components=1']
+  const into = ['-C', join(modules, 'fdpass'), '--strip-components=1']
   execFileSync('tar', ['xzf', join(copy, 'dist', tarball), ...into])
   for (const name of ['ffi-rs', '@yuuang', 'tsx', 'typescript', '@types'])
     symlinkSync(join(copy, 'node_modules', name), join(modules, name))

@@ -1,6 +1,7 @@
 // ffi-rs where it cannot be had, or not be kept. What it does is in
 // libc.test.ts.
 
+import * as fs from 'node:fs'
 import { Module } from 'node:module'
 import { t } from 'tap'
 
@@ -44,17 +45,17 @@ t.test('ffiRs() says what has to be installed', async (t) => {
 })
 
 t.test('ffiRs() works where nothing tells what is mapped', async (t) => {
-  const asked: string[] = []
+  let asked = 0
+  const readFileSync = (...args: Parameters<typeof fs.readFileSync>) => {
+    if (args[0] !== '/proc/self/maps') return fs.readFileSync(...args)
+    asked++
+    throw new Error('ENOENT')
+  }
   const { ffiRs } = await t.mockImport<Engine>(path, {
-    'node:fs': {
-      readFileSync: (file: string) => {
-        asked.push(file)
-        throw new Error('ENOENT')
-      },
-    },
+    'node:fs': { ...fs, readFileSync },
     'node:module': { Module },
   })
   const getpid = ffiRs().declare('getpid', 'int', [])
   t.equal(getpid(), process.pid)
-  t.strictSame(asked, ['/proc/self/maps'])
+  t.equal(asked, 1)
 })
