@@ -17,6 +17,17 @@ export type ListenFd = { readonly fd: number; readonly name: string }
 const FIRST = 3
 
 /**
+ * What the variables say if they are meant for another process, else ''. To be
+ * asked before listenFds(), after which they are gone.
+ */
+export function otherAddressee(env: NodeJS.ProcessEnv = process.env): string {
+  const { LISTEN_PID = '', LISTEN_FDS } = env
+  const isOther = LISTEN_PID !== '' && Number(LISTEN_PID) !== process.pid
+  if (!isOther || LISTEN_FDS === undefined) return ''
+  return `LISTEN_PID=${LISTEN_PID} is another process than this, ${process.pid}`
+}
+
+/**
  * The sockets passed to this process, none if there are none for it. The
  * caller owns the descriptors, which are close-on-exec. The variables are gone
  * afterwards, even if this throws, so that no child takes them for its own; a

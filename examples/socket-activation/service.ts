@@ -27,7 +27,7 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { type ListenFd, listenFds } from './listen-fds.ts'
+import { type ListenFd, listenFds, otherAddressee } from './listen-fds.ts'
 
 const USAGE = `Usage: ./examples/socket-activation/service.ts [PORT]
 Serves HTTP on the sockets that it was started with (LISTEN_FDS), or, if there
@@ -40,6 +40,7 @@ const { positionals } = commandLine(
 )
 
 const servers: Server[] = []
+const other = otherAddressee()
 const passed = passedSockets()
 for (const { fd, name } of passed) {
   const server = await serve({ fd }, name)
@@ -79,9 +80,10 @@ async function serve(
 
 function ownPort(): number {
   const [port] = positionals
-  if (port === undefined || !/^\d{1,5}$/.test(port))
-    usageError(USAGE, 'Expected sockets from an activator, or a PORT')
-  return Number(port)
+  if (port !== undefined && /^\d{1,5}$/.test(port)) return Number(port)
+  const expected = 'Expected sockets from an activator, or a PORT'
+  if (!other) return usageError(USAGE, expected)
+  return usageError(USAGE, `${expected}: ${other}; a wrapper has to exec it`)
 }
 
 function passedSockets(): ListenFd[] {

@@ -616,6 +616,20 @@ t.test(
 
     const { code, stderr } = await run(t, SERVICE)
     t.equal(code, 2)
-    t.match(stderr, 'Expected sockets from an activator, or a PORT')
+    t.match(stderr, 'Expected sockets from an activator, or a PORT\n')
   },
 )
+
+t.test('service.ts under a wrapper that does not exec it', async (t) => {
+  const path = join(temporaryFolder(t), 'web.sock')
+  const wrapper = ['sh', '-c', '"$@"; exit $?', 'sh', ...SERVICE]
+  const running = activator(t, '-l', path, '--', ...wrapper)
+  await running.printed(/Server ready/)
+  const client = await dial(path)
+  t.teardown(() => client.destroy())
+  const [, pid] = await running.printed(/started pid (\d+)/)
+  t.equal((await running.exit).code, 2)
+  const expected = 'Expected sockets from an activator, or a PORT: LISTEN_PID='
+  t.match(running.stderr, `${expected}${pid} is another process than this, `)
+  t.match(running.stderr, '; a wrapper has to exec it\n')
+})
