@@ -13,6 +13,7 @@
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { join } from 'node:path'
 import type { Message, MessageBus } from 'dbus-native'
 import { closeReceived, connect, FdStream } from '../../lib/index.ts'
 import {
@@ -30,22 +31,54 @@ export const OBJECT = '/org/example/FileOpener'
 const { DBUS_SESSION_BUS_ADDRESS: session } = process.env
 
 /**
- * The socket of the session bus, or without one of this example's own bus.
- * Exits 1 for a session bus that is not on a Unix socket.
+ * The socket of the session bus, or without one of this example's own bus. Of
+ * several addresses the first at which somebody listens, else the first. Exits
+ * 1 for a session bus that is not on a Unix socket.
  */
-export function busPath(): string {
+export async function busPath(): Promise<string> {
   if (!session) return defaultSocketPath('fdpass-dbus')
+  const paths = session.split(';').flatMap(pathOf)
+  const [first] = paths
+  if (first === undefined) {
+    return fail(
+      'Expected unix:path=…, unix:abstract=… or unix:runtime=yes in ' +
+        `DBUS_SESSION_BUS_ADDRESS, got ${JSON.stringify(session)}`,
+    )
+  }
+  if (paths.length === 1) return first
+  for (const path of paths) if (await isServed(path)) return path
+  return first
+}
+
+// One address: a transport, and what it needs, with values escaped as in a URL.
+function pathOf(address: string): string[] {
+  const [, fields = ''] = /^unix:(.*)$/.exec(address) ?? []
+  const values = new Map<string, string>()
   try {
-    // Alternatives, separated by ";". Values are escaped as in a URL.
-    const address = /(?:^|;)unix:(?:[^;]*,)?(path|abstract)=([^,;]+)/
-    const [, kind, value] = session.match(address) ?? []
-    if (value !== undefined)
-      return (kind === 'abstract' ? '\0' : '') + decodeURIComponent(value)
-  } catch {} // an escape that is none
-  return fail(
-    'Expected unix:path=… or unix:abstract=… in DBUS_SESSION_BUS_ADDRESS, ' +
-      `got ${JSON.stringify(session)}`,
-  )
+    for (const field of fields.split(',')) {
+      const [key = '', value = ''] = field.split('=')
+      values.set(key, decodeURIComponent(value))
+    }
+  } catch {
+    return [] // an escape that is none
+  }
+  const path = values.get('path')
+  const abstract = values.get('abstract')
+  const { XDG_RUNTIME_DIR } = process.env
+  if (path) return [path]
+  if (abstract) return [`\0${abstract}`]
+  const isRuntime = values.get('runtime') === 'yes' && XDG_RUNTIME_DIR
+  return isRuntime ? [join(XDG_RUNTIME_DIR, 'bus')] : []
+}
+
+async function isServed(path: string): Promise<boolean> {
+  try {
+    const conn = await connect(path)
+    conn.close()
+    return true
+  } catch {
+    return false
+  }
 }
 
 /**

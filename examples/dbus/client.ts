@@ -27,7 +27,7 @@ const { positionals: names } = commandLine(
 
 type Answer = { body: unknown[]; fds: number[] }
 
-const bus = await openBus(busPath()).catch(fail)
+const bus = await openBus(await busPath()).catch(fail)
 try {
   // The value is an index: the first of the descriptors beside it, here fd 0.
   const { body: kind } = await call('Describe', 'h', [0], [0])

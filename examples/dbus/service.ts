@@ -45,7 +45,7 @@ const { positionals } = commandLine(
 )
 const [folder = ''] = positionals
 
-const path = busPath()
+const path = await busPath()
 await provideBus(path).catch(fail)
 const bus = await openBus(path).catch(fail)
 

@@ -110,6 +110,32 @@ t.test('a bus on an abstract address', { skip }, async (t) => {
   t.match(stdout, /\nThis is one\n$/)
 })
 
+t.test('the second address of a list is tried', { skip }, async (t) => {
+  const { env } = await startBus(t)
+  await startService(t, env)
+  const nowhere = join(temporaryFolder(t), 'nowhere')
+  const alive = env.DBUS_SESSION_BUS_ADDRESS
+  for (const other of ['autolaunch:', `unix:path=${nowhere}`, 'tcp:host=a']) {
+    const list = { DBUS_SESSION_BUS_ADDRESS: `${other};${alive}` }
+    const command = script(CLIENT, 'one')
+    const options = { env: plainEnv(list), input: '' }
+    const { stdout, stderr } = await run(t, command, options)
+    t.match(stdout, /\nThis is one\n$/, `${other} ${stderr}`)
+  }
+})
+
+t.test('unix:runtime=yes is in XDG_RUNTIME_DIR', { skip }, async (t) => {
+  const folder = temporaryFolder(t)
+  await startBus(t, `unix:path=${join(folder, 'bus')}`)
+  const env = plainEnv({
+    DBUS_SESSION_BUS_ADDRESS: 'unix:runtime=yes',
+    XDG_RUNTIME_DIR: folder,
+  })
+  await startService(t, env)
+  const { stdout } = await run(t, script(CLIENT, 'one'), { env, input: '' })
+  t.match(stdout, /\nThis is one\n$/)
+})
+
 t.test('without a session bus the service starts one', { skip }, async (t) => {
   const folder = temporaryFolder(t)
   const env = plainEnv({ XDG_RUNTIME_DIR: folder })
@@ -348,7 +374,7 @@ t.test('mistakes are told in one line', { skip }, async (t) => {
       CLIENT,
       [],
       1,
-      /^client.ts: No server on .*dbus.sock: start .*service.ts first\n$/,
+      /^client.ts: No server on .*dbus.sock: start .*service.ts DIR first\n$/,
       nowhere,
     ),
     expect(
@@ -362,21 +388,21 @@ t.test('mistakes are told in one line', { skip }, async (t) => {
       CLIENT,
       [],
       1,
-      /^client.ts: Expected unix:path=… or .*, got "tcp:host=a,port=1"\n$/,
+      /^client.ts: Expected unix:path=…, .*, got "tcp:host=a,port=1"\n$/,
       at('tcp:host=a,port=1'),
     ),
     expect(
       CLIENT,
       [],
       1,
-      /^client.ts: Expected unix:path=… or .*, got "unix:path=\/%zz"\n$/,
+      /^client.ts: Expected unix:path=…, .*, got "unix:path=\/%zz"\n$/,
       at('unix:path=/%zz'),
     ),
     expect(
       CLIENT,
       [],
       1,
-      /^client.ts: No service on the bus: start .*service.ts first\n$/,
+      /^client.ts: No service on the bus: start .*service.ts DIR first\n$/,
       env,
     ),
     expect(
