@@ -3,9 +3,13 @@
 // back to the receiver, from which the loop, or whoever is quicker, gets them
 // one by one. So they stay in order, whoever receives, and what a loop that is
 // left has not taken is there for the next receiver.
+//
+// Not in a worker thread: what was read ahead would stay open for good if the
+// thread was terminated before the loop had it.
 // Read next: lib/conn/frames.ts.
 
 import { constants } from 'node:os'
+import { isMainThread } from 'node:worker_threads'
 
 import { LARGE } from '../arrivals.ts'
 import { host } from '../layouts.ts'
@@ -31,7 +35,7 @@ export async function* messagesOf(
   let size = 1
   for (;;) {
     let isDrained = false
-    if (size > 1 && receiver.isIdle && canBatch()) {
+    if (size > 1 && receiver.isIdle && isMainThread && canBatch()) {
       const batch = receiveBatch(fd, maxBytes, Math.min(size, batchLimit()))
       isDrained = batch === EAGAIN
       // The kernel tells of an error once, ECONNRESET, say.

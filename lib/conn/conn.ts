@@ -19,6 +19,7 @@ import {
   newSocketpair,
   type SocketOptions,
   setCloseOnExec,
+  tiePairToThread,
   typeNumber,
 } from '../socket/unix.ts'
 import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
@@ -267,7 +268,8 @@ export class UnixConn {
   /**
    * All that arrives until the end of file, or until the connection is closed,
    * as recvFds gives it. For an owner who takes whatever comes: after the
-   * first message several are received in one system call, ahead of the loop.
+   * first message several are received in one system call, ahead of the loop
+   * (not in a worker thread, which may be terminated before it has them).
    *
    * A loop that is left (break, return, throw) leaves the connection open. What
    * was read ahead by then is delivered to the next receiver, before all else
@@ -360,7 +362,7 @@ function cutShort(size: number, pieces: readonly Buffer[]): Error {
  */
 export function socketpair(options: SocketOptions = {}): [UnixConn, UnixConn] {
   const { type = 'stream' } = options
-  const pair = newSocketpair({ type })
+  const pair = tiePairToThread(newSocketpair({ type }))
   try {
     for (const fd of pair) applyOptions(fd, options)
   } catch (error) {
@@ -388,7 +390,8 @@ export function pairForChild(options: SocketOptions = {}): {
 } {
   const { type = 'stream' } = options
   // A blocking end is served as well: each call says that it must not wait.
-  const [ours, childFd] = newSocketpair({ type, isBlocking: true })
+  const pair = newSocketpair({ type, isBlocking: true })
+  const [ours, childFd] = tiePairToThread(pair)
   try {
     applyOptions(ours, options)
     return { conn: UnixConn.adopt(ours, type), childFd }

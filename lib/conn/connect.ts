@@ -11,6 +11,7 @@ import {
   connectTo,
   newSocket,
   type SocketOptions,
+  tieToThread,
 } from '../socket/unix.ts'
 import { abortError } from '../wait/abort.ts'
 import { UnixConn } from './conn.ts'
@@ -57,7 +58,7 @@ export async function connect(
       if (result !== -EAGAIN) {
         const why = `${path}: expected a ${type} socket, got one of another type`
         check('connect', result, result === -EPROTOTYPE ? why : path)
-        return UnixConn.adopt(fd, type)
+        return UnixConn.adopt(tieToThread(fd), type)
       }
       await sleep(RETRY_DELAY, undefined, signal ? { signal } : {})
     }

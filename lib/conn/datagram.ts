@@ -22,6 +22,8 @@ import {
   pathOf,
   type SocketOptions,
   setCloseOnExec,
+  tiePairToThread,
+  tieToThread,
   typeNumber,
 } from '../socket/unix.ts'
 import { warn } from '../wait/accept.ts'
@@ -137,7 +139,7 @@ export class UnixDatagram {
         : await listenAt(path, 'datagram', options)
     try {
       if (peer !== undefined) check('connect', connectTo(fd, peer), peer)
-      return new UnixDatagram(fd, peer !== undefined, file)
+      return new UnixDatagram(tieToThread(fd), peer !== undefined, file)
     } catch (error) {
       file?.remove()
       closeFd(fd)
@@ -149,7 +151,7 @@ export class UnixDatagram {
   static pair(
     options: Omit<SocketOptions, 'type'> = {},
   ): [UnixDatagram, UnixDatagram] {
-    const pair = newSocketpair({ type: 'datagram' })
+    const pair = tiePairToThread(newSocketpair({ type: 'datagram' }))
     try {
       for (const fd of pair) applyOptions(fd, options)
     } catch (error) {

@@ -4,7 +4,7 @@
 // Open unix(7), listen(2) and accept(2) beside it.
 // Read next: lib/conn/listening.ts.
 
-import { closeFd, type SocketOptions } from '../socket/unix.ts'
+import { closeFd, type SocketOptions, tieToThread } from '../socket/unix.ts'
 import { Acceptor, warn } from '../wait/accept.ts'
 import {
   type BindOptions,
@@ -96,7 +96,8 @@ export class UnixListener {
   }
 
   /**
-   * Of a socket that listens. Owns `fd` and `file`, but for if this throws.
+   * Of a socket that listens. Owns `fd` and `file`, but for if this throws. In
+   * a worker thread the socket is closed with the thread; the file stays.
    *
    * @internal
    */
@@ -107,7 +108,7 @@ export class UnixListener {
     file: SocketFile | undefined,
     onWarning = warn,
   ): UnixListener {
-    return new UnixListener(fd, path, type, file, onWarning)
+    return new UnixListener(tieToThread(fd), path, type, file, onWarning)
   }
 
   /**
@@ -126,7 +127,7 @@ export class UnixListener {
       const fd = await this.#acceptor.next(options.signal)
       if (fd === undefined) return null
       try {
-        return UnixConn.adopt(fd, this.#type)
+        return UnixConn.adopt(tieToThread(fd), this.#type)
       } catch (error) {
         closeFd(fd)
         this.#warn(error as Error)

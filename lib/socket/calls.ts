@@ -35,6 +35,9 @@ export const accept4 = declare('accept4', 'int', [
   'int',
 ])
 
+// int dup3(int fd, int newfd, int flags)
+export const dup3 = declare('dup3', 'int', ['int', 'int', 'int'])
+
 // int shutdown(int fd, int how)
 export const shutdown = declare('shutdown', 'int', ['int', 'int'])
 

@@ -3,7 +3,7 @@
 // (SOCK_CLOEXEC), else as soon as they exist. Open unix(7) beside it.
 // Read next: lib/socket/sockaddr.ts.
 
-import { close as closeInPool } from 'node:fs'
+import { close as closeInPool, closeSync, constants, openSync } from 'node:fs'
 import { isMainThread } from 'node:worker_threads'
 
 import { host } from '../layouts.ts'
@@ -219,12 +219,65 @@ export function shutdownWriting(fd: number): void {
 }
 
 /**
- * close(2), through libc: what libc opened is unknown to Node, whose closeSync
- * in a worker thread prints a warning for such a number. Never throws: after
- * close(2) the number is free whatever it returned.
+ * close(2). Never throws: after it the number is free whatever it returned.
  */
 export function closeFd(fd: number): void {
-  c.close(fd)
+  if (isMainThread) c.close(fd)
+  else closeInWorker(fd)
+}
+
+// In a worker thread Node has a list of what fs.openSync() has opened there, and
+// closes what is left of it when the thread ends (trackUnmanagedFds in the
+// documentation of worker_threads). A number of that list has to be closed by
+// Node: libc would leave it there, and by the end of the thread it may be
+// another thread's file. Others, which libc has opened, Node closes as well, but
+// with a warning. Whoever uses this library could do nothing about that, so it
+// is not let out; it is made before closeSync() returns.
+function closeInWorker(fd: number): void {
+  const { emitWarning } = process
+  process.emitWarning = () => {}
+  try {
+    closeSync(fd)
+  } catch {
+    // As with close(2).
+  } finally {
+    process.emitWarning = emitWarning
+  }
+}
+
+/**
+ * A descriptor that ends with its thread. In a worker thread, a new number for
+ * what `fd` refers to, which is on Node's list (see above) and so is closed with
+ * the thread, even if that is terminated; `fd` is closed. Elsewhere it is `fd`.
+ * Not for what may become a net.Socket, which closes its number by itself.
+ *
+ * @throws Error EMFILE; then `fd` remains the caller's
+ */
+export function tieToThread(fd: number): number {
+  if (isMainThread || !isLinux) return fd
+  // Any file will do: it is replaced at once.
+  const listed = openSync('/', constants.O_DIRECTORY)
+  const result = c.dup3(fd, listed, SOCK_CLOEXEC)
+  if (result < 0) closeFd(listed)
+  check('dup3', result)
+  closeFd(fd)
+  return listed
+}
+
+/** tieToThread() for both. Closes both if it throws. */
+export function tiePairToThread([one, other]: readonly [number, number]): [
+  number,
+  number,
+] {
+  let first = one
+  try {
+    first = tieToThread(one)
+    return [first, tieToThread(other)]
+  } catch (error) {
+    closeFd(first)
+    closeFd(other)
+    throw error
+  }
 }
 
 /**
@@ -257,6 +310,11 @@ export function closeConnection(fd: number, type: SocketType): void {
  * it off for everyone who has the same socket. Never throws: what is not open,
  * or no descriptor, is passed over. In the main thread the number is free a
  * moment later, as close(2) is called in libuv's pool.
+ *
+ * In a worker thread it is for every descriptor, whether received or opened
+ * there with fs.openSync(), and prints nothing. (fs.closeSync() closes what was
+ * received as well, but prints a warning: Node has not opened it.) What was
+ * received and is not closed stays open when the thread ends.
  *
  * @see SO_LINGER in socket(7)
  */

@@ -37,7 +37,9 @@ type Direction = 'read' | 'write' | 'read-write'
  * only `signal` counts.)
  *
  * Takes the descriptor over at once, even if it throws, and closes it at the
- * end of file, on an error, or on destroy(). A read that is under way in
+ * end of file, on an error, or on destroy(), in a worker thread as well,
+ * whether it was received or fs.openSync() has opened it there. Not for that of
+ * a FileHandle, which closes it itself. A read that is under way in
  * libuv's pool comes to its end before that: see stream.ts.
  *
  * What a stranger sent is read for as long as the stream lives: bound how many

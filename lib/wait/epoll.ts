@@ -15,6 +15,7 @@ import { isMainThread } from 'node:worker_threads'
 
 import { host } from '../layouts.ts'
 import { allocate, check, declare, engineName } from '../libc.ts'
+import { dup3 } from '../socket/calls.ts'
 import { closeFd, duplicate, newSocketpair } from '../socket/unix.ts'
 import { EmptyRead } from './empty-read.ts'
 import type { LoopWatch, OnReady, Trigger, Watch } from './types.ts'
@@ -32,8 +33,6 @@ const epoll_wait = declare('epoll_wait', 'int or -1', [
   'int',
   'int',
 ])
-// int dup3(int fd, int newfd, int flags)
-const dup3 = declare('dup3', 'int', ['int', 'int', 'int'])
 
 const EPOLLIN = 0x1
 const EPOLLOUT = 0x4
