@@ -34,6 +34,11 @@ const withUsage = scripts.filter((file) =>
   readFileSync(file, 'utf8').includes('Usage: '),
 )
 
+t.test('every script begins with what sh and TypeScript take', async (t) => {
+  for (const file of scripts)
+    t.match(readFileSync(file, 'utf8'), /^#!\/bin\/sh\ntrue \/\/; .*\n\n/, file)
+})
+
 t.test('every script runs from another folder', async (t) => {
   t.ok(withUsage.includes('server.ts') && withUsage.length > 20)
   const cwd = temporaryFolder(t)
