@@ -384,7 +384,9 @@ async function pretend(
     socket.close()
   })
   const accept = async () => {
-    for await (const fd of connectionsOn(duplicate(socket.fd), { signal: end.signal })) {
+    for await (const fd of connectionsOn(duplicate(socket.fd), {
+      signal: end.signal,
+    })) {
       const conn = UnixConn.fromFd(fd)
       t.teardown(() => conn.close())
       serve(conn, socket).catch((error) => t.fail(String(error)))

@@ -15,10 +15,12 @@ import { describeFd } from '../../../lib/index.ts'
 import * as layouts from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
 import { closeFd, newSocketpair } from '../../../lib/socket/unix.ts'
+import { missingFuse, startFuse } from '../../fuse.ts'
 import {
   leakFree,
   missing,
   pipe,
+  Running,
   run,
   script,
   temporaryFolder,
@@ -182,6 +184,26 @@ t.test(
       /^statx\(3, "", AT_STATX_DONT_SYNC\|AT_EMPTY_PATH, STATX_TYPE, /,
     ])
     t.equal(asked.length, 2)
+  },
+)
+
+t.test(
+  'describeFd() does not wait for a file system that does not answer',
+  { skip: missingFuse() },
+  async (t) => {
+    const { folder } = await startFuse(t)
+    const fd = openSync(join(folder, 'hanging-getattr'), 'r')
+    const source = `
+      import { describeFd } from './lib/index.ts'
+      console.log(JSON.stringify(describeFd(3)))`
+    const child = new Running(
+      t,
+      [...script('--input-type=module', '-e'), source],
+      { stdio: ['ignore', 'pipe', 'pipe', fd] },
+    )
+    closeFd(fd)
+    await child.printed(/^{"kind":"file","access":"read"}$/m, 20)
+    t.equal((await child.exit).code, 0)
   },
 )
 

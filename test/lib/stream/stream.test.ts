@@ -36,6 +36,7 @@ import {
   setNonBlocking,
 } from '../../../lib/socket/unix.ts'
 import * as watch from '../../../lib/wait/watch.ts'
+import { endFuse, missingFuse, startFuse } from '../../fuse.ts'
 import {
   anonymousPipe,
   envWithoutCache,
@@ -441,6 +442,41 @@ leakFree(
     for (const fd of shared) closeSync(fd)
   },
   missing('mkfifo'),
+)
+
+leakFree(
+  'files that hang, and reads that come too late, leave threads for others',
+  async (t) => {
+    const { folder, server } = await startFuse(t)
+    const hanging = Array.from({ length: 4 }, () => {
+      return readableFrom(openSync(join(folder, 'hanging-read'), 'r'))
+    })
+    const fifos = Array.from({ length: 4 }, () => newFifo(t))
+    const shared = fifos.map(duplicate)
+    const late = fifos.map((fd) => readableFrom(fd))
+    const free = busyPool(t)
+    for (const stream of hanging) stream.on('error', () => {}).resume()
+    for (const [i, stream] of late.entries()) {
+      await loseRace(stream, shared[i] ?? -1)
+    }
+    await free()
+    await server.printed(/^hanging-read$/m)
+    let isRead = false
+    const others = readFile('LICENSE').then(() => {
+      isRead = true
+    })
+    await until('a file is read', () => isRead, 20).catch(() => {})
+    t.ok(isRead)
+
+    for (const fd of shared) writeSync(fd, 'x')
+    // Then the calls that hang in it fail.
+    await endFuse(server)
+    await others
+    for (const stream of late) t.equal(await ended(stream.destroy()), undefined)
+    for (const stream of hanging) await ended(stream.destroy())
+    for (const fd of shared) closeSync(fd)
+  },
+  missingFuse() || missing('mkfifo'),
 )
 
 leakFree(
