@@ -7,7 +7,13 @@ true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -30,6 +36,8 @@ type Step = {
   readonly later?: RegExp
   /** A program without which the example is left out. */
   readonly needs?: string
+  /** Without root the example is left out. */
+  readonly asRoot?: true
   readonly env?: NodeJS.ProcessEnv
   readonly input?: string
   /** The input comes once a program before it has printed this. */
@@ -58,7 +66,14 @@ writeFileSync(rules, json, { mode: 0o600 })
 const web = join(folder, 'web')
 const idlePort = await freePort()
 
-const screen = { XDG_RUNTIME_DIR: folder, WAYLAND_DISPLAY: 'screen' }
+// Postfix's processes run as a user of its own.
+const postfix = join(folder, 'postfix')
+chmodSync(folder, 0o711)
+const mailPort = await freePort()
+
+const runtime = join(folder, 'run')
+mkdirSync(runtime, { mode: 0o700 })
+const screen = { XDG_RUNTIME_DIR: runtime, WAYLAND_DISPLAY: 'screen' }
 
 const examples: Readonly<Record<string, readonly Step[]>> = {
   bytes: [
@@ -185,10 +200,37 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
       later: /woke as fd/,
     },
     {
-      run: talk(idlePort),
+      run: talk(idlePort, 'hello\n'),
       prints: /^2: again$/,
       input: 'again\n',
       inputAfter: /idle, parked/,
+    },
+  ],
+  postfix: [
+    {
+      run: ['sh', 'test/peers/postfix.sh', postfix],
+      prints: /daemon started/,
+      stays: true,
+      later: /disconnect from unknown\[127\.0\.0\.1\]/,
+      needs: 'postfix',
+      asRoot: true,
+    },
+    {
+      run: [
+        'postfix/screen.ts',
+        '-p',
+        mailPort,
+        `${postfix}/queue/private/smtpd`,
+      ],
+      prints: /^Ready/,
+      stays: true,
+      later: /Postfix has it$/,
+    },
+    {
+      run: talk(mailPort, ''),
+      prints: /^221 /,
+      input: 'QUIT\r\n',
+      inputAfter: /Postfix has it$/,
     },
   ],
   dbus: [
@@ -248,9 +290,9 @@ const failed: string[] = []
 let leftOut = 0
 for (const [name, steps] of Object.entries(examples)) {
   console.log(`\n${name}`)
-  const lacking = steps.find(({ needs }) => needs && !isInstalled(needs))
-  if (lacking) {
-    console.log(`  Left out: ${lacking.needs} is not installed`)
+  const [lacking] = steps.flatMap(whatLacks)
+  if (lacking !== undefined) {
+    console.log(`  Left out: ${lacking}`)
     leftOut++
     continue
   }
@@ -343,6 +385,11 @@ async function ended({ step, exit }: Running): Promise<void> {
     throw new Error(`Expected exit code 0 from ${step.run[0]}, got ${code}`)
 }
 
+function whatLacks({ needs, asRoot }: Step): string[] {
+  if (needs && !isInstalled(needs)) return [`${needs} is not installed`]
+  return asRoot && !isRoot ? ['only root can do this'] : []
+}
+
 function isInstalled(program: string): boolean {
   const search = ['-c', 'command -v "$0"', program]
   return spawnSync('sh', search).status === 0
@@ -357,13 +404,13 @@ function get(path: string): Step['run'] {
   return ['node', '-e', source]
 }
 
-// Says something, is silent until it has input (while it is parked), and says
-// that.
-function talk(port: string): Step['run'] {
+// Says `words`, is silent until it has input (while it is parked, or screened),
+// and says that.
+function talk(port: string, words: string): Step['run'] {
   const source =
     `const socket = require('net').connect(${port}, '127.0.0.1', ` +
-    "() => socket.write('hello\\n')); socket.pipe(process.stdout); " +
-    'process.stdin.pipe(socket)'
+    `() => socket.write(${JSON.stringify(words)})); ` +
+    'socket.pipe(process.stdout); process.stdin.pipe(socket)'
   return ['node', '-e', source]
 }
 

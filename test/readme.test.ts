@@ -173,16 +173,17 @@ async function cannotRun(group: readonly Block[], uid: number) {
   for (const { text } of commands) {
     if (/\bsudo\b/.test(text) && uid !== 0)
       return 'sudo would ask for a password'
-    const tools = [...text.matchAll(/(?:^|\| |; )([a-z][a-z-]*)/g)].map(
+    const tools = [...text.matchAll(/(?:^|\| |; )([a-z][\w-]*)/g)].map(
       ([, tool = '']) => (tool === 'sudo' ? 'setpriv' : tool),
     )
     if (missing(...tools)) return missing(...tools)
     if (/window-shot/.test(text) && missing('weston')) return missing('weston')
+    if (/postfix/.test(text) && missing('postfix')) return missing('postfix')
     if (/dbus/.test(text) && !existsSync('examples/dbus/node_modules'))
       return 'examples/dbus/node_modules is missing: make test installs it'
   }
   const all = commands.map(({ text }) => text).join('\n')
-  const ports: string[] = all.match(/\b(8080|8192|7007)\b/g) ?? []
+  const ports: string[] = all.match(/\b(8080|8192|7007|2525)\b/g) ?? []
   if (/takeover/.test(all)) ports.push('8080')
   if (/sudo.* 80$/m.test(all)) ports.push('80')
   for (const port of ports) {
