@@ -70,6 +70,7 @@ const idlePort = await freePort()
 const postfix = join(folder, 'postfix')
 chmodSync(folder, 0o711)
 const mailPort = await freePort()
+const [nbdPort, vncPort] = [await freePort(), await freePort()]
 
 const runtime = join(folder, 'run')
 mkdirSync(runtime, { mode: 0o700 })
@@ -232,6 +233,16 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
       input: 'QUIT\r\n',
       inputAfter: /Postfix has it$/,
     },
+  ],
+  qemu: [
+    {
+      run: ['qemu/run.ts', '-n', nbdPort, '-v', vncPort, ...files.slice(0, 1)],
+      prints: /^Screen shown/,
+      stays: true,
+      later: /QEMU has the connection$/,
+      needs: 'qemu-system-x86_64',
+    },
+    { run: talk(vncPort, 'That is all\n'), prints: /^RFB 003\.008$/ },
   ],
   dbus: [
     {

@@ -179,12 +179,15 @@ async function cannotRun(group: readonly Block[], uid: number) {
     if (missing(...tools)) return missing(...tools)
     if (/window-shot/.test(text) && missing('weston')) return missing('weston')
     if (/postfix/.test(text) && missing('postfix')) return missing('postfix')
+    const qemu = missing('qemu-system-x86_64')
+    if (/qemu/.test(text) && qemu) return qemu
     if (/dbus/.test(text) && !existsSync('examples/dbus/node_modules'))
       return 'examples/dbus/node_modules is missing: make test installs it'
   }
   const all = commands.map(({ text }) => text).join('\n')
-  const ports: string[] = all.match(/\b(8080|8192|7007|2525)\b/g) ?? []
+  const ports: string[] = all.match(/\b(8080|8192|7007|2525|5900)\b/g) ?? []
   if (/takeover/.test(all)) ports.push('8080')
+  if (/qemu/.test(all)) ports.push('10809')
   if (/sudo.* 80$/m.test(all)) ports.push('80')
   for (const port of ports) {
     if (!(await isFree(Number(port)))) return `port ${port} is taken here`
