@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
+
 // Every byte of one message that carries descriptors: of its msghdr, iovec,
 // control message and data, before sendmsg(2), after it, and as recvmsg(2) left
 // them for the receiver. The structs and the calls are those of bare.ts, and

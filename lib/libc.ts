@@ -107,7 +107,7 @@ export function addressOf(bytes: Uint8Array): number {
   const { buffer, byteOffset } = bytes
   let base = bases.get(buffer)
   if (base === undefined) {
-    base = engine.locate(Buffer.from(buffer))
+    base = engine.locate(Buffer.from(buffer, 0, 1))
     bases.set(buffer, base)
   }
   return base + byteOffset

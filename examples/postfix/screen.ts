@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // postscreen in TypeScript: accepts the connections that are meant for Postfix,
 // says nothing for a moment, and then hands each over. In SMTP the server talks
 // first. A program that sends spam is in a hurry and does not wait for that: it
@@ -86,7 +88,8 @@ const clients = new Set<Socket>()
 const listening = listenOn()
 print(`Ready on ${address} port ${port}, pid ${process.pid}`)
 try {
-  for await (const fd of connectionsOn(listening, stop.signal)) void screen(fd)
+  for await (const fd of connectionsOn(listening, { signal: stop.signal }))
+    void screen(fd)
 } catch (error) {
   fail(error)
 }

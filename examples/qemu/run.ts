@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A QEMU that opens nothing itself: the file that is its disk, the port on which
 // it serves that disk, and the connections of those who look at its screen are
 // opened here, and it gets their descriptors. It needs no right to any of them,
@@ -104,7 +106,7 @@ try {
   print(`Disk served on 127.0.0.1 port ${nbdPort} (NBD)`)
   print(`Screen shown on 127.0.0.1 port ${vncPort} (VNC)`)
   let count = 0
-  for await (const viewer of connectionsOn(screen, stop.signal)) {
+  for await (const viewer of connectionsOn(screen, { signal: stop.signal })) {
     count++
     const outcome = giveConnection(monitor, viewer).then(
       () => `fd ${viewer} here, QEMU has the connection`,

@@ -13,7 +13,6 @@ import { isMainThread } from 'node:worker_threads'
 
 import { LARGE } from '../arrivals.ts'
 import { host } from '../layouts.ts'
-import { systemError } from '../libc.ts'
 import { canBatch, MAX_BATCH, receiveBatch } from '../socket/batch.ts'
 import { descriptorLimit } from '../socket/options.ts'
 import { takeMessage } from './checks.ts'
@@ -38,10 +37,8 @@ export async function* messagesOf(
     if (size > 1 && receiver.isIdle && isMainThread && canBatch()) {
       const batch = receiveBatch(fd, maxBytes, Math.min(size, batchLimit()))
       isDrained = batch === EAGAIN
-      // The kernel tells of an error once, ECONNRESET, say.
-      if (typeof batch === 'number' && !isDrained) {
-        throw systemError('recvmsg', batch)
-      }
+      // recvmmsg(2) tells of an error before what has arrived, and only once.
+      if (typeof batch === 'number' && !isDrained) receiver.failAtEnd(batch)
       size =
         typeof batch === 'number' ? 1 : Math.min(2 * batch.length, MAX_BATCH)
       if (typeof batch !== 'number') receiver.unshift(batch)

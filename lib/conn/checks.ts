@@ -25,6 +25,7 @@ import {
   isHungUp,
   isOpen,
   sendBufferSize,
+  unreadBytes,
 } from '../socket/options.ts'
 import { closeReceived } from '../socket/unix.ts'
 import type { ReceivedFds } from './limits.ts'
@@ -146,8 +147,8 @@ function isIoUring(fd: number): boolean {
 /**
  * Whether it is no message but the end of file. On a stream nothing else has no
  * bytes; a socket of messages (seqpacket) may bring an empty one, which the
- * kernel does not mark: unless there is a control message with it, it is taken
- * for the end if the peer has hung up.
+ * kernel does not mark: without a control message it is taken for the end if
+ * the peer has hung up and no bytes are behind it.
  */
 export function isEnd(
   { data, control }: Received,
@@ -155,7 +156,9 @@ export function isEnd(
   fd: number,
 ): boolean {
   if (data.length > 0) return false
-  if (!isStream) return control.length === 0 && isHungUp(fd)
+  if (!isStream) {
+    return control.length === 0 && isHungUp(fd) && unreadBytes(fd) === 0
+  }
   // Recent FreeBSD brings descriptors with zero bytes. Credentials may stand
   // beside an end of file (SO_PASSCRED).
   return descriptorsIn(control).length === 0

@@ -363,13 +363,17 @@ function cutShort(size: number, pieces: readonly Buffer[]): Error {
 export function socketpair(options: SocketOptions = {}): [UnixConn, UnixConn] {
   const { type = 'stream' } = options
   const pair = tiePairToThread(newSocketpair({ type }))
+  let one: UnixConn | undefined
   try {
     for (const fd of pair) applyOptions(fd, options)
+    one = UnixConn.adopt(pair[0], type)
+    return [one, UnixConn.adopt(pair[1], type)]
   } catch (error) {
-    for (const fd of pair) closeFd(fd)
+    if (one) one.close()
+    else closeFd(pair[0])
+    closeFd(pair[1])
     throw error
   }
-  return [UnixConn.adopt(pair[0], type), UnixConn.adopt(pair[1], type)]
 }
 
 /**

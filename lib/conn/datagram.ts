@@ -152,16 +152,17 @@ export class UnixDatagram {
     options: Omit<SocketOptions, 'type'> = {},
   ): [UnixDatagram, UnixDatagram] {
     const pair = tiePairToThread(newSocketpair({ type: 'datagram' }))
+    let one: UnixDatagram | undefined
     try {
       for (const fd of pair) applyOptions(fd, options)
+      one = new UnixDatagram(pair[0], true, undefined)
+      return [one, new UnixDatagram(pair[1], true, undefined)]
     } catch (error) {
-      for (const fd of pair) closeFd(fd)
+      if (one) one.close()
+      else closeFd(pair[0])
+      closeFd(pair[1])
       throw error
     }
-    return [
-      new UnixDatagram(pair[0], true, undefined),
-      new UnixDatagram(pair[1], true, undefined),
-    ]
   }
 
   /**

@@ -50,6 +50,8 @@ export class Receiver {
   /** Given back, the oldest first. */
   #givenBack: Received[] | undefined
   #hasEnded = false
+  /** What the call that meets the end is told instead, as -errno. */
+  #failure = 0
   #receivedInTurn = 0
   /** The next turn of the event loop, in which it goes on. */
   #nextTurn: NodeJS.Immediate | undefined
@@ -94,9 +96,19 @@ export class Receiver {
     return message && take(message, maxFds)
   }
 
-  /** Whether the next message to be received is still in the socket. */
+  /**
+   * Whether several messages may be taken out of the socket: nobody waits for
+   * them, nothing was given back, and they are a stream's. Of packets an empty
+   * one can be told from the end only while nothing behind it was taken.
+   */
   get isIdle(): boolean {
-    return this.#line.isEmpty && !this.#givenBack && !this.#hasEnded
+    const isWaiting = !this.#line.isEmpty || this.#givenBack !== undefined
+    return this.#isStream && !isWaiting && !this.#hasEnded
+  }
+
+  /** An error of the socket, for whoever meets the end. */
+  failAtEnd(errno: number): void {
+    this.#failure = errno
   }
 
   /**
@@ -172,6 +184,9 @@ export class Receiver {
     this.#receivedInTurn++
     if (!isEnd(message, this.#isStream, this.#fd)) return message
     this.#hasEnded = true
+    // Whatever follows says that it is the end, too.
+    while (this.#shift());
+    if (this.#failure !== 0) throw systemError('recvmsg', this.#failure)
     return null
   }
 

@@ -77,8 +77,8 @@ export function sendBatch(
   let count = 0
   let used = 0
   for (const { data, control } of messages) {
+    if (count === MAX_BATCH) break
     const isCopied = data.length < LARGE
-    if (count === MAX_BATCH || (isCopied && used + LARGE > MAX_BYTES)) break
     if (isCopied) memory.bytes.set(data, DATA + used)
     const address = isCopied ? memory.base + DATA + used : addressOf(data)
     place(count, address, Math.min(data.length, MAX_SEND), control.length)

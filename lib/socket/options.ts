@@ -21,6 +21,7 @@ const { AF_UNIX, SOCK_STREAM, SOL_SOCKET } = host.constants
 const { SO_ACCEPTCONN, SO_LINGER, SO_TYPE } = host.constants
 const SO_PASSRIGHTS = 83 // Linux 6.16, <asm-generic/socket.h>
 const SO_OOBINLINE = 10 // Linux, <asm-generic/socket.h>
+const FIONREAD = 0x541b // Linux, <asm-generic/ioctls.h>
 const SO_RCVTIMEO = 20 // Linux, <asm-generic/socket.h>
 const POLLRDHUP = 0x2000 // <asm-generic/poll.h>
 /** struct linger: int l_onoff, int l_linger. */
@@ -211,6 +212,13 @@ export function isHungUp(fd: number): boolean {
   value.bytes.writeInt32LE(fd)
   value.bytes.writeInt32LE(POLLRDHUP, 4)
   return poll(value.address, 1, 0) > 0
+}
+
+/** How many bytes wait to be read from a socket. Linux only; elsewhere 0. */
+export function unreadBytes(fd: number): number {
+  value.bytes.writeInt32LE(0)
+  if (process.platform === 'linux') c.ioctl(fd, FIONREAD, value.address)
+  return value.bytes.readInt32LE()
 }
 
 /** Whether a descriptor is open: F_GETFD. */

@@ -16,6 +16,7 @@ import {
   refuseDescriptors,
   setPassCredentials,
   turnLingerOff,
+  unreadBytes,
 } from './options.ts'
 import { beginPoolCall } from './pool-calls.ts'
 import { parseUnixAddress, unixAddress } from './sockaddr.ts'
@@ -23,7 +24,6 @@ import { parseUnixAddress, unixAddress } from './sockaddr.ts'
 const { AF_UNIX, FIOCLEX, FIONBIO, SOCK_CLOEXEC, SOCK_NONBLOCK } =
   host.constants
 const isLinux = process.platform === 'linux'
-const FIONREAD = 0x541b // Linux, <asm-generic/ioctls.h>
 const F_SETFD = 2 // on every platform
 const FD_CLOEXEC = 1 // on every platform
 const F_DUPFD_CLOEXEC = 1030 // <linux/fcntl.h>
@@ -39,7 +39,7 @@ const types: Readonly<Record<SocketType, number>> = {
 
 /** What a new socket has. */
 export type SocketOptions = {
-  /** Default: 'stream'. macOS has no 'seqpacket'. */
+  /** Default: 'stream'. 'seqpacket' on Linux only. */
   readonly type?: 'stream' | 'seqpacket'
   /**
    * Has the kernel tell of each message who sent it, in a control message
@@ -296,10 +296,8 @@ export function closeLater(fd: number): void {
  * chose (SO_LINGER, a file on FUSE), so it is done in the pool. Never throws.
  */
 export function closeConnection(fd: number, type: SocketType): void {
-  value.bytes.writeInt32LE(0)
-  const isKnown = isLinux && type === 'stream'
-  const result = isKnown ? c.ioctl(fd, FIONREAD, value.address) : -1
-  if (result === 0 && value.bytes.readInt32LE() === 0) closeFd(fd)
+  const isEmpty = isLinux && type === 'stream' && unreadBytes(fd) === 0
+  if (isEmpty) closeFd(fd)
   else closeLater(fd)
 }
 
