@@ -1,7 +1,7 @@
 // A Duplex over a connection: bytes as on any Node stream, and descriptors
 // beside them. This is the shape that protocol libraries (D-Bus, Wayland, X11)
 // ask of a transport.
-// Read next: lib/conn/connect.ts.
+// Read next: lib/socket/datagram.ts.
 
 import { Duplex, type DuplexOptions } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'

@@ -1,7 +1,7 @@
 // The engine for every Node: the package ffi-rs, a ready-made addon for Linux
 // and macOS. It takes addresses as plain numbers, and reads errno in the same
 // native call: in a later one, Node may have overwritten it.
-// Read next: lib/ffi/choose.ts.
+// Read next: lib/ffi/runtime.ts.
 
 import { readFileSync } from 'node:fs'
 import { Module } from 'node:module'

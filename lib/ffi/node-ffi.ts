@@ -4,7 +4,7 @@
 // small part of the time that it takes through an addon.
 //
 // Open https://nodejs.org/api/ffi.html beside it.
-// Read next: lib/socket/unix.ts.
+// Read next: lib/socket/calls.ts.
 
 import type { Address, Call, Engine, Param } from './types.ts'
 

@@ -1,7 +1,7 @@
 // What a descriptor is: the kind of file behind it, and what it was opened for.
 // Asked in a way in which nobody else has to answer: the owner of a FUSE file
 // system could let fstat(2), or an ioctl(2) on one of its files, wait for ever.
-// Read next: lib/stream/calls.ts.
+// Read next: lib/socket/inet.ts.
 
 import { constants, fstatSync } from 'node:fs'
 import { constants as os } from 'node:os'

@@ -2,7 +2,7 @@
 // listening as well. Node has no function that only binds a TCP socket, and
 // none that gives the number of a socket that it has made. Open
 // ip(7), tcp(7), udp(7), bind(2) and listen(2) beside it.
-// Read next: lib/socket/queued.ts.
+// Read next: lib/socket/memory.ts.
 
 import { isIPv6 } from 'node:net'
 

@@ -1,7 +1,7 @@
 // Options of a socket, read and set (getsockopt(2), setsockopt(2)), its name
 // (getsockname(2)), and how many descriptors the process may have
 // (getrlimit(2)). Open socket(7) and unix(7) beside it.
-// Read next: lib/socket/peer.ts.
+// Read next: lib/socket/describe.ts.
 
 import { Buffer } from 'node:buffer'
 import { constants } from 'node:os'

@@ -4,7 +4,7 @@
 // turn it off again. So each call says by itself that it must not wait:
 // sockets have MSG_DONTWAIT, pipes and some devices RWF_NOWAIT. What has
 // neither (terminals, named FIFOs, most devices) answers EOPNOTSUPP.
-// Open preadv2(2) beside it. Linux only. Read next: lib/stream/stream.ts.
+// Open preadv2(2) beside it. Linux only. Read next: lib/stream/pool.ts.
 
 import type { Buffer } from 'node:buffer'
 import { constants } from 'node:os'

@@ -1,7 +1,7 @@
 // Node streams for descriptors that were received: to read, to write, or both.
 // What is no stream of bytes, or may not be read, is refused at once, with the
 // reason. How they work: stream.ts. Open read(2) and write(2) beside it.
-// Read next: lib/socket/file.ts.
+// Read next: lib/script/cli.ts.
 
 import { constants } from 'node:os'
 import {

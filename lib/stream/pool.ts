@@ -2,7 +2,7 @@
 // whose server does not answer, or for a terminal from which another reader has
 // taken what was there. Whoever sent such a descriptor may hold a thread for
 // ever, so calls of one kind never have more than half of the threads.
-// Read next: lib/stream/calls.ts.
+// Read next: lib/stream/stream.ts.
 
 import { beginPoolCall } from '../socket/pool-calls.ts'
 

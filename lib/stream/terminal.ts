@@ -1,7 +1,7 @@
 // What is special about terminals: who may read one without being stopped, and
 // how the master side of a pseudo-terminal ends. Open tcgetpgrp(3),
 // tcgetsid(3) and pty(7) beside it.
-// Read next: lib/stream/open.ts.
+// Read next: lib/stream/node-streams.ts.
 
 import { declare } from '../libc.ts'
 import { ioctl, value } from '../socket/calls.ts'

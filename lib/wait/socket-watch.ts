@@ -2,7 +2,7 @@
 // each descriptor by itself, through a duplicate, as it closes what it watches.
 // It cannot tell when there is room to write, so poll(2) is asked, again and
 // again.
-// Read next: lib/wait/line.ts.
+// Read next: lib/stream/calls.ts.
 
 import { allocate, declare } from '../libc.ts'
 import { closeFd, duplicate } from '../socket/unix.ts'
