@@ -47,7 +47,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   const got = await firstMessage(conn, { maxFds: 8 }).catch(
     (error: Error) => error,
   )
-  // A client that sends nothing has only checked that a server is here.
+  // Who hangs up at once is a second server, asking whether this path is taken.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
   print(`${client}: connected, pid ${pid}, uid ${uid}`)

@@ -39,7 +39,11 @@ check('socketpair', socketpair(AF_UNIX, SOCK_STREAM, 0, ends.address))
 const [near, far] = [ends.bytes.readInt32LE(0), ends.bytes.readInt32LE(4)]
 
 // One stretch of memory for both calls. The msghdr, at its start, points to the
-// iovec and to the control buffer; the iovec points to the data.
+// iovec and to the control buffer; the iovec points to the data. Each part has
+// more room than it needs (a msghdr is 56 bytes on 64-bit Linux), and begins at
+// a multiple of 64, so it is aligned for C. `memory.base` is where all of it
+// begins, as a number to be written into the structs; `memory.address` is the
+// same as the argument of a call.
 const [IOVEC, DATA, CONTROL] = [64, 128, 192]
 const room = cmsgSpace(4) // one descriptor, as a C int
 const memory = allocate(CONTROL + room)

@@ -79,7 +79,8 @@ export type Abi = {
     | undefined
   /** Most descriptors that one message may carry. */
   readonly maxFds: number
-  /** True where EMSGSIZE of sendmsg means "full, try later": see `mustWait`. */
+  /** True where EMSGSIZE of sendmsg means "full, try later": see mustWait() in
+   * lib/conn/sender.ts. */
   readonly emsgsizeMeansFull: boolean
   readonly constants: Readonly<Record<ConstantName, number>>
 }

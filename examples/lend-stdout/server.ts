@@ -62,7 +62,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // Any words will do, as in the Go program: to ask is to send something.
   const limits = { maxBytes: 1024, maxFds: 0 }
   const asked = await firstMessage(conn, limits).catch((error: Error) => error)
-  // A client that sends nothing has only checked that a server is here.
+  // Who hangs up at once is a second server, asking whether this path is taken.
   if (asked === null || conn.fd < 0) return
   const client = `client ${++count}`
   const end = await lend(conn, client, asked).catch(messageOf)

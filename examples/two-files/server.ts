@@ -58,7 +58,7 @@ const handler = async (conn: UnixConn): Promise<void> => {
   // No limit but the kernel's, which is 253 in a message on Linux. They come
   // whole with its first byte, however the bytes behind it are cut.
   const got = await firstMessage(conn, {}).catch((error: Error) => error)
-  // A client that sends nothing has only checked that a server is here.
+  // Who hangs up at once is a second server, asking whether this path is taken.
   if (got === null || conn.fd < 0) return
   const client = `client ${++count}`
   const problem = await printFiles(got).catch(messageOf)
