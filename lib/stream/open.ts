@@ -40,7 +40,7 @@ type Direction = 'read' | 'write' | 'read-write'
  * end of file, on an error, or on destroy(), in a worker thread as well,
  * whether it was received or fs.openSync() has opened it there. Not for that of
  * a FileHandle, which closes it itself. A read that is under way in
- * libuv's pool comes to its end before that: see stream.ts.
+ * libuv's pool comes to its end before that.
  *
  * What a stranger sent is read for as long as the stream lives: bound how many
  * there are, and destroy a stream whose sender has gone.
