@@ -5,7 +5,7 @@
 .NOTPARALLEL:
 .PHONY: all help server client demo examples gotchas check test test-nodes \
   test-arm64 test-musl test-headers bench bench-takeover bench-idle soak \
-  faults plot pictures pack fmt clean
+  faults plot pictures docs pack fmt clean
 
 run := node --import tsx
 # What npm has in its cache it takes from there: else it would ask the registry
@@ -61,6 +61,10 @@ plot: all ## bench/results.svg, from what bench left
 
 pictures: all ## every picture that is not drawn by hand (tmux, weston)
 	@$(run) test/pictures.ts
+
+docs: node_modules/.dev ## what the pages take from the source and from bench
+	@$(run) test/readme.ts --write
+	@$(run) test/api.ts --write
 
 soak: all ## 20 minutes: messages, fuzzing, faults
 	@$(run) bench/soak.ts
