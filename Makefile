@@ -47,7 +47,7 @@ endif
 test-nodes test-arm64 test-musl: $(dev) ## the tests, elsewhere
 	test/platforms/$(@:test-%=%).sh
 
-test-headers: node_modules/.dev ## the layouts, and what C headers say
+test-headers: $(dev) ## the layouts, and what C headers say
 	@test/platforms/headers.sh
 
 bench: all ## beside every alternative
@@ -62,7 +62,7 @@ plot: all ## bench/results.svg, from what bench left
 pictures: all ## every picture that is not drawn by hand (tmux, weston)
 	@$(run) test/pictures.ts
 
-docs: node_modules/.dev ## what the pages take from the source and from bench
+docs: $(dev) ## what the pages take from the source and from bench
 	@$(run) test/readme.ts --write
 	@$(run) test/api.ts --write
 

@@ -4,7 +4,7 @@ import { t } from 'tap'
 
 import { capture, draw } from './pictures.ts'
 import { blocksOf, read } from './readme.ts'
-import { commandsOf, patternOf } from './readme-session.ts'
+import { commandsOf, Numbers } from './readme-session.ts'
 import { missing, plainEnv } from './support.ts'
 
 /** The text of a picture, a line for each line of its terminals. */
@@ -19,17 +19,14 @@ function textOf(svg: string): string[] {
   )
 }
 
-/** What the README shows of the same, without what Ctrl-D leaves no trace of. */
+/** What the README shows of the same. */
 function shown(): RegExp {
   const [server, client] = blocksOf(read('README.md'))
   const lines = [server, client].flatMap((block) => {
     const [command] = block ? commandsOf(block) : []
     return [`$ ${command?.text}`, ...(command?.shown ?? [])]
   })
-  const patterns = lines
-    .filter((line) => line !== '^D')
-    .map((line) => patternOf(line.replace(/ ⏎$/, '')))
-  return new RegExp(`^${patterns.join('')}$`)
+  return new RegExp(`^${new Numbers([]).patternOf(lines)}$`)
 }
 
 t.test('terminals.svg shows what the README shows', async (t) => {

@@ -1,6 +1,6 @@
 // `make pictures`: renews every picture that is made and not drawn by hand.
 // examples/pictures/terminals.svg shows server.ts and client.ts as they run in
-// two panes of tmux, the plot and the figures of README.md come from
+// two panes of tmux, the plot and the figures of the pages come from
 // bench/results.json, and weston shows the window of examples/wayland. What
 // needs a program that is missing here is left as it is, with a line that says
 // so. Partner: pictures.test.ts.
@@ -181,7 +181,7 @@ async function main(): Promise<void> {
   }
   const tsx = [process.execPath, '--import', 'tsx'] as const
   renew('bench/results.svg', ...tsx, 'bench/plot.ts')
-  renew('the figures in README.md', ...tsx, 'test/readme.ts', '--write')
+  renew('the figures of the pages', ...tsx, 'test/readme.ts', '--write')
   const window = 'examples/wayland/window.png'
   if (has('weston', window)) renew(window, 'test/peers/window-shot.sh', window)
 }

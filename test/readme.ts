@@ -1,21 +1,26 @@
-// What README.md and examples/README.md consist of, for the tests that execute
-// them, and the figures in README.md, which come from bench/results.json:
+// What README.md, examples/README.md and the pages in docs/ consist of, for the
+// tests that execute them, and the figures in them, which come from
+// bench/results.json:
 //
 //     node --import tsx test/readme.ts            prints the figures
-//     node --import tsx test/readme.ts --write    puts them into README.md
+//     node --import tsx test/readme.ts --write    puts them into the pages
 //
-// Partners: readme.test.ts and walk.test.ts.
+// Partners: readme.test.ts, docs.test.ts and walk.test.ts.
 
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
 import type { Line, Table } from '../bench/table.ts'
 
-/** A block of code: ``` and its language, or for TypeScript its file name. */
+/** A block of code, between two lines of ```. */
 export type Block = {
   readonly language: string
-  /** Of a console: the number of its terminal. Of TypeScript: its file. */
-  readonly name: string
+  /**
+   * What the line in bold above it says: which terminal (`**Terminal 1**`), or
+   * which file (`**receive.ts**`) it is. '' if there is none.
+   */
+  readonly label: string
   readonly lines: readonly string[]
   /** The heading that it stands under. */
   readonly section: string
@@ -25,21 +30,29 @@ export function read(file: string): string {
   return readFileSync(file, 'utf8')
 }
 
+/** The pages that the tests execute. */
+export function pages(): string[] {
+  const docs = readdirSync('docs').filter((name) => name.endsWith('.md'))
+  const inDocs = docs.sort().map((name) => join('docs', name))
+  return ['README.md', 'examples/README.md', ...inDocs]
+}
+
+/** A heading, or a block with its label. */
+const PART =
+  /^#+ (.*)$|(?:^\*\*`?([^*`\n]+)`?\*\*\n\n)?^```(\w*)\n([\s\S]*?)^```$/gm
+
 /** All blocks of code of a Markdown text. */
 export function blocksOf(text: string): Block[] {
   const blocks: Block[] = []
   let section = ''
-  let open: { language: string; name: string; lines: string[] } | undefined
-  for (const line of text.split('\n')) {
-    const [, language = '', name = ''] = /^```(\w*) ?(.*)$/.exec(line) ?? []
-    if (open && line === '```') {
-      blocks.push({ ...open, section })
-      open = undefined
-    } else if (open) open.lines.push(line)
-    else if (line.startsWith('```')) open = { language, name, lines: [] }
-    else if (line.startsWith('#')) section = line.replace(/^#+ /, '')
+  for (const [, heading, label = '', language = '', code] of text.matchAll(
+    PART,
+  )) {
+    if (heading !== undefined) section = heading
+    if (code === undefined) continue
+    const lines = code.split('\n').slice(0, -1)
+    blocks.push({ language, label, lines, section })
   }
-  if (open) throw new Error(`Expected \`\`\` at the end of ${section}`)
   return blocks
 }
 
@@ -53,7 +66,7 @@ export function inlineCodeOf(text: string): string[] {
   return [...proseOf(text).matchAll(/`([^`]+)`/g)].map(([, code = '']) => code)
 }
 
-/** The lines under a heading, up to the next heading. */
+/** The lines under a heading, up to the next heading of its level. */
 export function sectionOf(text: string, heading: string): string {
   const start = text.indexOf(`\n## ${heading}\n`)
   if (start < 0) throw new Error(`Expected a section ${heading}, got none`)
@@ -61,69 +74,86 @@ export function sectionOf(text: string, heading: string): string {
   return text.slice(start, end < 0 ? undefined : end)
 }
 
-/** The files that README.md says are to be read, in its order. */
-export function readingOrder(): string[] {
-  const section = sectionOf(read('README.md'), 'Read it, in this order')
-  return inlineCodeOf(section).filter((code) => /^(lib|examples)\//.test(code))
+/** The rows of all tables of a text, without their heads, cell by cell. */
+export function rowsOf(text: string): string[][] {
+  const tables = proseOf(text).matchAll(/^\|.*\n\|[-:| ]+\n((?:\|.*\n)*)/gm)
+  return [...tables].flatMap(([, body = '']) => {
+    const rows = body.split('\n').slice(0, -1)
+    return rows.map((row) => row.slice(2, -2).split(' | '))
+  })
 }
 
-const ROWS = ['one-at-a-time', 'in-flight', 'wake-up', 'ping-pong', 'pinned']
-const PEERS = new Map([
-  ['C', 'C'],
-  ['Go', 'Go'],
-  ['Python', 'Python'],
-  ['usocket', 'usocket'],
-  ['subprocess socket', '`subprocess.send`'],
-  ['this library', 'this library'],
-  ['this on node:ffi', 'this library with node:ffi'],
-])
-const START = /(<!-- figures: [^\n]*-->\n)[\s\S]*?(<!-- \/figures -->)/
+type Results = {
+  readonly machine: readonly string[]
+  readonly tables: readonly Table[]
+}
+
+/**
+ * Where figures stand: between two comments, of which the first names rows of
+ * the benchmark and, if not all of them, the peers.
+ */
+const FIGURES =
+  /(<!-- figures: ([\w -]+?)(?:; of: ([^>]+?))? -->\n)[\s\S]*?(<!-- \/figures -->)/g
+
+/** Where it stands on what they were measured, and how: in short, or all. */
+const MACHINE = /(<!-- machine(, all)? -->\n)[\s\S]*?(<!-- \/machine -->)/g
 
 /** A row is said to be unstable where its rounds differ by more than this. */
 const STABLE = 1.3
 
-/** The figures of README.md, a line for each row of the benchmark. */
-export function figures(): string {
-  const results: { machine: string[]; tables: Table[] } = JSON.parse(
-    read('bench/results.json'),
-  )
-  const lines = ROWS.flatMap((row) => {
-    const table = results.tables.find((one) => one.row === row)
-    return table ? [`- ${table.title}: ${timesOf(table)}`] : []
+/** A page with the figures as they are in bench/results.json. */
+export function withFigures(page: string): string {
+  const { machine, tables }: Results = JSON.parse(read('bench/results.json'))
+  const filled = page.replace(FIGURES, (_, start, rows, peers, end) => {
+    const wanted = tables.filter(({ row }) => rows.split(' ').includes(row))
+    const table = tableOf(wanted, peers?.split(', ') ?? peersOf(wanted))
+    return `${start}\n${table}\n\n${end}`
   })
-  const [cpu = '', kernel = ''] = results.machine
-  const head =
-    `Median times in µs (${cpu}; ${kernel.replace(/-.*/, '')}). Where the slowest round took ` +
-    `more than ${STABLE} times as long as the fastest, both are given:`
-  return [head, ...lines, ''].join('\n')
+  return filled.replace(MACHINE, (_, start, all, end) => {
+    const [cpu = '', kernel = '', ...others] = machine
+    const inShort = [cpu, kernel.replace(/-.*/, '')]
+    const line = (all ? [...inShort, ...others] : inShort).join('; ')
+    return `${start}\nMeasured with ${line}.\n\n${end}`
+  })
 }
 
-function timesOf({ lines }: Table): string {
-  return [...PEERS]
-    .flatMap(([peer, name]) => {
-      const line = lines.find((one) => one.peer === peer)
-      return line?.numbers ? [`${name} ${timeOf(line.numbers)}`] : []
+// Those that have numbers, in the order of the run.
+function peersOf(tables: readonly Table[]): string[] {
+  const lines = tables.flatMap(({ lines }) => lines)
+  const measured = lines.filter(({ numbers }) => numbers)
+  return [...new Set(measured.map(({ peer }) => peer))]
+}
+
+function tableOf(tables: readonly Table[], peers: readonly string[]): string {
+  const rows = tables.map(({ row, title, unit, lines }) => {
+    const cells = peers.map((peer) => {
+      const numbers = lines.find((line) => line.peer === peer)?.numbers
+      return numbers ? cellOf(numbers, unit) : ''
     })
-    .join(', ')
+    return [`${row}: ${title} (${unit.replace(/^ns per.*/, 'µs')})`, ...cells]
+  })
+  const rule = ['---', ...peers.map(() => '---:')]
+  return [['', ...peers], rule, ...rows]
+    .map((cells) => `| ${cells.join(' | ')} |`)
+    .join('\n')
 }
 
-function timeOf({ median, min, max }: NonNullable<Line['numbers']>): string {
-  const text = (ns: number): string => {
-    const us = ns / 1000
-    return us < 10 ? us.toFixed(1) : `${Number(us.toPrecision(2))}`
+function cellOf(numbers: NonNullable<Line['numbers']>, unit: string): string {
+  const { median, min, max } = numbers
+  const scale = unit.startsWith('ns') ? 1000 : 1
+  const text = (value: number): string => {
+    const scaled = Number((value / scale).toPrecision(2))
+    return scaled >= 1 && scaled < 10 ? scaled.toFixed(1) : `${scaled}`
   }
-  if (max / min <= STABLE) return text(median)
+  if (max <= STABLE * min) return text(median)
   return `${text(median)} (${text(min)} to ${text(max)})`
-}
-
-/** README.md with the figures as they are in bench/results.json. */
-export function withFigures(readme: string): string {
-  if (!START.test(readme)) throw new Error('Expected <!-- figures: -->')
-  return readme.replace(START, (_, start, end) => start + figures() + end)
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const isWriting = process.argv[2] === '--write'
-  if (isWriting) writeFileSync('README.md', withFigures(read('README.md')))
-  else console.log(figures())
+  for (const page of pages()) {
+    const text = withFigures(read(page))
+    if (isWriting) writeFileSync(page, text)
+    else for (const [figures] of text.matchAll(FIGURES)) console.log(figures)
+  }
 }
