@@ -89,12 +89,17 @@ function kindOf(fd: number): FdKind {
   return kind === 'character device' && isatty(fd) ? 'terminal' : kind
 }
 
-// musl has statx from 1.2.5 on.
+// musl has statx from 1.2.5 on. A filter of system calls (seccomp(2)) that does
+// not know it says EPERM.
 function modeOf(fd: number): number {
   if (!isLinux) return fstatSync(fd).mode
   const flags = AT_EMPTY_PATH | AT_STATX_DONT_SYNC
   const result = statx(fd, path.address, flags, STATX_TYPE, found.address)
-  if (result === -os.errno.ENOSYS) return fstatSync(fd).mode
+  if (isMissing(result)) return fstatSync(fd).mode
   check('statx', result)
   return found.bytes.readUInt16LE(STATX.stx_mode)
+}
+
+function isMissing(result: number): boolean {
+  return result === -os.errno.ENOSYS || result === -os.errno.EPERM
 }

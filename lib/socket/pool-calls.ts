@@ -21,12 +21,23 @@ let isWatching = false
 export function beginPoolCall(): () => void {
   if (!isWatching && isMainThread) {
     isWatching = true
-    process.on('exit', (code) => {
-      if (underWay > 0) _exit(code)
-    })
+    process.on('exit', endAtOnce)
   }
   underWay++
   return () => {
     underWay--
+  }
+}
+
+// Those who listen to the same event behind this have their turn first.
+function endAtOnce(code: number): void {
+  if (underWay === 0) return
+  const listeners = process.rawListeners('exit')
+  try {
+    for (const listener of listeners.slice(listeners.indexOf(endAtOnce) + 1)) {
+      listener.call(process, code)
+    }
+  } finally {
+    _exit(Number(process.exitCode ?? code))
   }
 }

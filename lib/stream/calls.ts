@@ -29,7 +29,7 @@ const RWF_NOWAIT = 8 // <linux/fs.h>
 /** An offset: where the open file description is. */
 const CURRENT = toAddress(-1)
 
-const { EOPNOTSUPP, ENOSYS } = constants.errno
+const { EOPNOTSUPP, ENOSYS, EPERM } = constants.errno
 const NOTHING = new Uint8Array()
 
 /** At most so many bytes in one write. */
@@ -77,10 +77,11 @@ export const nowaitCalls: Calls = {
   },
 }
 
-// Linux has the calls from 4.14 on, musl from 1.2.5 on. With 32 bits the two C
+// Linux has the calls from 4.14 on, musl from 1.2.5 on, and a filter of system
+// calls (seccomp(2)) that does not know them says EPERM. With 32 bits the two C
 // libraries have offsets of different sizes.
 function call(vectored: typeof preadv2, fd: number): number {
   if (host.pointerSize === 4) return -EOPNOTSUPP
   const result = vectored(fd, iovec.address, 1, CURRENT, RWF_NOWAIT)
-  return result === -ENOSYS ? -EOPNOTSUPP : result
+  return result === -ENOSYS || result === -EPERM ? -EOPNOTSUPP : result
 }

@@ -1,7 +1,8 @@
 // A share of libuv's pool, for calls that may wait in the kernel: for a file
 // whose server does not answer, or for a terminal from which another reader has
 // taken what was there. Whoever sent such a descriptor may hold a thread for
-// ever, so calls of one kind never have more than half of the threads.
+// ever, so calls of one kind never have more than a third of the threads, and
+// one in three is left for all else.
 // Read next: lib/stream/stream.ts.
 
 import { beginPoolCall } from '../socket/pool-calls.ts'
@@ -13,7 +14,7 @@ const THREADS = Number(process.env.UV_THREADPOOL_SIZE) || 4
 type Task = (over: () => void) => void
 
 export class PoolShare {
-  #free = Math.max(1, Math.floor(THREADS / 2))
+  #free = Math.max(1, Math.floor(THREADS / 3))
   readonly #waiting: Task[] = []
 
   /** Calls `task` at once or, in order, when others are over. */

@@ -90,14 +90,20 @@ for (const prepare of [
 ]) {
   // One turn, so that the event loop ends again if nothing keeps it alive.
   await turn()
+  let outcome = 'ends'
   calls = 0
   prepare()
-  setTimeout(() => writeSync(other, 'x'), 100).unref()
+  const timer = setTimeout(() => {
+    outcome = 'waits'
+    writeSync(other, 'x')
+  }, 200)
+  timer.unref()
   await once(process, 'beforeExit')
-  console.log(calls > 0 ? 'alive' : 'ended')
+  console.log(outcome, calls > 0)
+  clearTimeout(timer)
 }
 `
-    t.equal(await runModule(t, source), 'ended\nended\nalive\n')
+    t.equal(await runModule(t, source), 'ends false\nends false\nwaits true\n')
   },
   skip,
 )
@@ -213,6 +219,19 @@ for (const [how, source] of Object.entries(endings)) {
     skip,
   )
 }
+
+leakFree(
+  'a process ends well after an error in a listener before ours',
+  async (t) => {
+    const source = `
+      process.on('exit', () => { throw new Error('of the listener') })
+      for (const [conn] of pairs) conn.unref().recvmsg()
+      sendToSome()
+    `
+    t.equal(await runModule(t, CONNECTIONS + source, 1), '')
+  },
+  skip,
+)
 
 leakFree(
   'an error of an owner ends the process as any other does',
