@@ -17,6 +17,7 @@ import { chooseEngine } from './ffi/choose.ts'
 import { ffiRs } from './ffi/ffi-rs.ts'
 import { nodeFfi } from './ffi/node-ffi.ts'
 import { refuseOtherRuntimes } from './ffi/runtime.ts'
+import { isTracing, noteMemory, traced } from './ffi/trace.ts'
 import type { Address, Memory, Param, Result, Values } from './ffi/types.ts'
 import { host } from './layouts.ts'
 
@@ -45,7 +46,8 @@ export function declare<const P extends readonly Param[]>(
   returns: Result,
   params: P,
 ): (...values: Values<P>) => number {
-  const call: unknown = engine.declare(name, returns, params)
+  const plain = engine.declare(name, returns, params)
+  const call: unknown = isTracing ? traced(name, params, plain) : plain
   return call as (...values: Values<P>) => number
 }
 
@@ -92,6 +94,7 @@ export function allocate(size: number): Memory {
  */
 export function locate(bytes: Buffer): Memory {
   const base = engine.locate(bytes)
+  if (isTracing) noteMemory(bytes, base)
   return { bytes, base, address: toAddress(base) }
 }
 
@@ -109,6 +112,7 @@ export function addressOf(bytes: Uint8Array): number {
   if (base === undefined) {
     base = engine.locate(Buffer.from(buffer, 0, 1))
     bases.set(buffer, base)
+    if (isTracing) noteMemory(Buffer.from(buffer), base)
   }
   return base + byteOffset
 }

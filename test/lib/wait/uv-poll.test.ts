@@ -221,19 +221,6 @@ for (const [how, source] of Object.entries(endings)) {
 }
 
 leakFree(
-  'a process ends well after an error in a listener before ours',
-  async (t) => {
-    const source = `
-      process.on('exit', () => { throw new Error('of the listener') })
-      for (const [conn] of pairs) conn.unref().recvmsg()
-      sendToSome()
-    `
-    t.equal(await runModule(t, CONNECTIONS + source, 1), '')
-  },
-  skip,
-)
-
-leakFree(
   'an error of an owner ends the process as any other does',
   async (t) => {
     const source = `
