@@ -127,10 +127,14 @@ function makeCopy(): void {
 }
 
 function filesHere(): string[] {
-  const listed = execFileSync('git', ['ls-files', '-z', '-co'], {
-    encoding: 'utf8',
-    env: { ...process.env, GIT_OPTIONAL_LOCKS: '0' },
-  })
+  const listed = execFileSync(
+    'git',
+    ['ls-files', '-z', '-co', '--exclude-standard'],
+    {
+      encoding: 'utf8',
+      env: { ...process.env, GIT_OPTIONAL_LOCKS: '0' },
+    },
+  )
   const files = listed.split('\0').filter((file) => file !== '')
   return files.filter((file) => !IGNORED.test(file) && existsSync(file))
 }

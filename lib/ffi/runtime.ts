@@ -1,5 +1,5 @@
 // Which runtimes this library works in: Node, and no other.
-// Read next: lib/ffi/choose.ts.
+// Read next: lib/ffi/trace.ts.
 
 /**
  * Throws in Bun and Deno. Both run this library as far as sends and receives

@@ -1,6 +1,6 @@
 // The functions of C for sockets and descriptors, each declared once, with its
 // prototype. Those of the lesson, sendmsg(2) and recvmsg(2): lib/message.ts.
-// Read next: lib/socket/unix.ts.
+// Read next: lib/socket/pool-calls.ts.
 
 import { allocate, declare } from '../libc.ts'
 
