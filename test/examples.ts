@@ -65,6 +65,7 @@ const json = JSON.stringify([{ ...anyPort, addresses: ['127.0.0.1'] }])
 writeFileSync(rules, json, { mode: 0o600 })
 const web = join(folder, 'web')
 const idlePort = await freePort()
+const storePort = await freePort()
 
 // Postfix's processes run as a user of its own.
 const postfix = join(folder, 'postfix')
@@ -143,6 +144,23 @@ const examples: Readonly<Record<string, readonly Step[]>> = {
       later: /Server ready on fd 3 \(web\)/,
     },
     { run: get(web), prints: /Hello from web/ },
+  ],
+  fdstore: [
+    {
+      run: [
+        'fdstore/manager.ts',
+        ...['./examples/fdstore/service.ts', '-p', storePort],
+      ],
+      prints: /: ready$/,
+      stays: true,
+      later: /^Removed client-0/,
+    },
+    {
+      run: talk(storePort, 'hello\ncrash\n'),
+      prints: /^2: again$/,
+      input: 'again\n',
+      inputAfter: /clients from before: 1$/,
+    },
   ],
   takeover: [
     {
