@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A service manager, as far as it takes to keep a service's descriptors while
 // the service is not running: what systemd calls its file descriptor store. The
 // service sends them in datagrams, each with a name. When it has ended, for

@@ -1,4 +1,6 @@
-#!/usr/bin/env -S sh -c 'exec "${0%/*}/../../lib/script/run" "$0" "$@"'
+#!/bin/sh
+true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
+
 // A TCP server whose connections outlive it. It answers lines and counts them,
 // and gives each connection to the service manager to keep. If it crashes, or is
 // replaced by a new version, the manager starts it anew with all of them, and no
@@ -100,7 +102,8 @@ print(
 await notify('READY=1')
 
 try {
-  for await (const fd of connectionsOn(listening, stop.signal)) await accept(fd)
+  for await (const fd of connectionsOn(listening, { signal: stop.signal }))
+    await accept(fd)
 } catch (error) {
   fail(error)
 }

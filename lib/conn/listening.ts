@@ -8,7 +8,7 @@ import { resolve } from 'node:path'
 
 import { systemError } from '../libc.ts'
 import { serviceSocket } from '../socket/inet.ts'
-import { closeFd } from '../socket/unix.ts'
+import { closeFd, type SocketOptions } from '../socket/unix.ts'
 import { warn } from '../wait/accept.ts'
 import {
   type BindOptions,
@@ -62,7 +62,8 @@ export class ListeningSocket {
    * of a Unix socket is this user's alone; one that a dead server left is
    * replaced.
    *
-   * @param options for Unix sockets
+   * @param options for Unix sockets. Those that are accepted from one with
+   * `refuseFds` refuse descriptors too
    * @throws Error EADDRINUSE; EADDRNOTAVAIL; EACCES; ENOENT; ENAMETOOLONG
    * @throws RangeError as canonicalAddress, and for a host name, as addresses
    * are in digits
@@ -70,7 +71,7 @@ export class ListeningSocket {
    */
   static async open(
     text: string,
-    options: BindOptions = {},
+    options: BindOptions & Pick<SocketOptions, 'refuseFds'> = {},
   ): Promise<ListeningSocket> {
     const address = canonicalAddress(text)
     if (isAbstractName(address)) {

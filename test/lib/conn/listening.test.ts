@@ -12,7 +12,12 @@ import {
 } from '../../../lib/conn/listening.ts'
 import { connect as connectUnix } from '../../../lib/index.ts'
 import { duplicate } from '../../../lib/socket/unix.ts'
-import { leakFree, openFds, temporaryFolder } from '../../support.ts'
+import {
+  lacksPassRights,
+  leakFree,
+  openFds,
+  temporaryFolder,
+} from '../../support.ts'
 
 /** Whether a client that connects is served from the socket. */
 async function serves(
@@ -104,6 +109,24 @@ leakFree('open() leaves what belongs to others', async (t) => {
   await t.rejects(ListeningSocket.open(path), { code: 'EADDRINUSE' })
   t.ok(existsSync(path))
 })
+
+leakFree(
+  'open() with refuseFds: the sender of a descriptor gets EPERM',
+  async (t) => {
+    const path = join(temporaryFolder(t), 'a.sock')
+    for (const address of [path, `@fdpass/refuse-${process.pid}`]) {
+      const socket = await ListeningSocket.open(address, { refuseFds: true })
+      const conn = await connectUnix(address.replace(/^@/, '\0'))
+      await t.rejects(conn.sendFds('x', [0]), { code: 'EPERM' }, address)
+      conn.close()
+      socket.close()
+    }
+    const tcp = await ListeningSocket.open('0', { refuseFds: true })
+    t.ok(await serves(tcp, (port) => connect(port, '127.0.0.1')))
+    tcp.close()
+  },
+  lacksPassRights(),
+)
 
 leakFree('open() says why it cannot', async (t) => {
   const folder = temporaryFolder(t)
