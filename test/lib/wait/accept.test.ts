@@ -292,6 +292,7 @@ leakFree(
     await t.rejects(aborted, { name: 'AbortError' })
     acceptor.close()
     t.equal(await closed, undefined)
+    t.equal(timers(), before, 'and the pause is over')
     t.equal(await acceptor.next(), undefined)
     free()
     client.destroy()
@@ -512,34 +513,46 @@ const HOLDS = `
   const [, path, ...calls] = process.argv
   const { fd } = await listenAt(path, 'stream')
   const acceptor = new Acceptor(fd)
+  const stop = new AbortController()
   const serve = async () => {
-    await acceptor.next()
-    console.log('accepted')
-    process.exit()
+    try {
+      const accepted = await acceptor.next(stop.signal)
+      console.log(accepted === undefined ? 'closed' : 'accepted')
+    } catch ({ name }) {
+      console.log(name)
+    }
   }
   for (const call of calls) {
     if (call === 'next') serve()
+    else if (call === 'abort') stop.abort()
     else acceptor[call]()
   }
-  setTimeout(() => connect(path).unref(), 100).unref()
-  process.on('exit', () => console.log('the end'))
+  setTimeout(() => {
+    console.log('connecting')
+    connect(path).unref()
+  }, 200).unref()
 `
 
-for (const [calls, isHeld] of Object.entries({
-  next: true,
-  'next unref': false,
-  'unref next': false,
-  'unref next ref': true,
-  'ref unref ref next': true,
-  'next close': true,
+const served = 'connecting\naccepted\n'
+
+for (const [calls, expected] of Object.entries({
+  ref: '',
+  next: served,
+  'next unref': '',
+  'unref next': '',
+  'unref next ref': served,
+  'ref unref ref next': served,
+  'next abort': 'AbortError\n',
+  'next next abort': 'AbortError\nAbortError\n',
+  'next close': 'closed\n',
 })) {
-  leakFree(`a process with ${calls}`, async (t) => {
+  leakFree(`a process ends after: ${calls}`, async (t) => {
     const command = [...script('--input-type=module', '-e'), HOLDS]
     const path = join(temporaryFolder(t), 's')
     const args = [...command, path, ...calls.split(' ')]
     const result = await run(t, args, { env: envWithoutCache() })
-    t.equal(result.stdout, `${isHeld ? 'accepted\n' : ''}the end\n`)
-    t.strictSame([result.code, result.signal], [0, null], result.stderr)
+    t.equal(result.stdout, expected, result.stderr)
+    t.strictSame([result.code, result.signal], [0, null])
   })
 }
 
