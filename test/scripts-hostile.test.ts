@@ -66,7 +66,7 @@ t.test(
     await servesOthers(t, path, server)
     t.equal(server.stderr, '')
     try {
-      closeSync(fd)
+  closeFd(fd) // EIO here, too
     } catch {} // EIO
     await endFuse(fuse.server)
   },

@@ -35,8 +35,10 @@ async function listening(t: Test): Promise<{ path: string; fd: number }> {
 }
 
 const isLinux = process.platform === 'linux'
-/** O_CLOEXEC and O_NONBLOCK, as in proc_pid_fdinfo(5). */
-const CLOEXEC_NONBLOCK = 0o2004000
+// As in proc_pid_fdinfo(5).
+const O_NONBLOCK = 0o4000
+const O_CLOEXEC = 0o2000000
+const BOTH = O_CLOEXEC | O_NONBLOCK
 
 function flagsOf(fd: number): number {
   const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
@@ -63,7 +65,7 @@ leakFree('connectionsOn() yields descriptors, until aborted', async (t) => {
   const { value: other = -1 } = await next
   for (const accepted of [one, other]) {
     t.ok(fstatSync(accepted).isSocket())
-    if (isLinux) t.equal(flagsOf(accepted) & CLOEXEC_NONBLOCK, CLOEXEC_NONBLOCK)
+    if (isLinux) t.equal(flagsOf(accepted) & BOTH, BOTH)
     closeSync(accepted)
   }
   await Promise.all(
@@ -104,6 +106,7 @@ leakFree(
       const client = connect(address)
       const accepted = (await acceptor.next()) ?? -1
       t.match(ask(accepted, TIMEOUT), /^0+$/)
+      if (isLinux) t.ok(flagsOf(kept) & O_NONBLOCK, 'accept(2) does not wait')
       acceptor.close()
       t.match(ask(kept, TIMEOUT), /^0+$/)
       client.destroy()
