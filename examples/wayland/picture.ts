@@ -87,7 +87,7 @@ export class Picture {
     this.#table(392, THEIRS, 'compositor', pid, theirs)
     this.#text(WIDTH / 2, 350, 'open file description', TEXT)
     const megabytes = ((8 * width * height) / 1e6).toFixed(1)
-    this.#text(WIDTH / 2, 373, `unlinked file, ${megabytes} MB`, FAINT)
+    this.#text(WIDTH / 2, 373, `file in memory, ${megabytes} MB`, FAINT)
     this.#still = this.#pixels.slice()
   }
 

@@ -2,21 +2,21 @@
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
 // A window on the screen, with nothing between this program and the compositor
-// but lib/: its picture is a file that the compositor is sent a descriptor for.
-// It shows just that, and what is typed while it has the keyboard.
+// but lib/: its picture is a file in memory that the compositor is sent a
+// descriptor for. It shows just that, and what is typed while it has the keyboard.
 //
 // Partner: any Wayland compositor: the one of your desktop, or one without a
 // screen, `weston --backend=headless-backend.so --use-pixman`. wire.ts has the
-// messages, picture.ts the pixels. Open unix(7), wayland.xml, xdg-shell.xml.
+// messages, picture.ts the pixels. Open unix(7), memfd_create(2), wayland.xml,
+// xdg-shell.xml.
 //
 // New here: a descriptor as shared memory. The compositor maps the file; what
 // this program writes into it with plain writes is what the compositor shows.
 
-import { randomUUID } from 'node:crypto'
-import { closeSync, openSync, unlinkSync, writeSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { isAbsolute, join, resolve } from 'node:path'
-import { connect, UnixConn } from '../../lib/index.ts'
+import { closeSync, writeSync } from 'node:fs'
+import { isAbsolute, resolve } from 'node:path'
+
+import { connect, memfd, UnixConn } from '../../lib/index.ts'
 import {
   commandLine,
   fail,
@@ -158,7 +158,9 @@ function replace(old: Pool | undefined): Pool {
   if (old) closeSync(old.fd)
 
   const bytes = width * height * 4
-  const fd = unlinkedFile(2 * bytes)
+  // The compositor maps it, and would get SIGBUS if it read behind the end: so
+  // it is told that nobody can make the file shorter.
+  const fd = memfd('window', { size: 2 * bytes, seal: ['shrink'] })
   console.log(`Sending fd ${fd}: two buffers of ${width}x${height} pixels`)
   const id = wire.create('wl_shm_pool')
   wire.send(shm, 'wl_shm.create_pool', id, fd, 2 * bytes)
@@ -188,14 +190,4 @@ function draw(): void {
     wire.send(surface, 'wl_surface.frame', callback)
   }
   wire.send(surface, 'wl_surface.commit')
-}
-
-function unlinkedFile(bytes: number): number {
-  const path = join(process.env.XDG_RUNTIME_DIR || tmpdir(), randomUUID())
-  const fd = openSync(path, 'wx+', 0o600)
-  unlinkSync(path) // it is gone with its last descriptor, whoever has that
-  // It gets its full length before it is mapped, and is never made shorter: the
-  // compositor would get SIGBUS if it read behind the end.
-  writeSync(fd, '\0', bytes - 1)
-  return fd
 }
