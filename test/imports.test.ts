@@ -18,6 +18,9 @@ const ALLOWED: Record<string, readonly string[]> = {
 /** What the lesson is for: it may import from everywhere but lib/script. */
 const ENTRY = 'lib/index.ts'
 
+/** Examples of what lib/ is made of: they import from all over it. */
+const INSIDE = ['examples/bare.ts', 'examples/gotchas']
+
 function filesIn(folder: string): string[] {
   return readdirSync(folder, { recursive: true, encoding: 'utf8' })
     .filter((name) => name.endsWith('.ts') && !name.includes('node_modules'))
@@ -74,6 +77,21 @@ t.test('conn imports wait, wait socket, socket the lesson', async (t) => {
       if (name === ENTRY) t.ok(isScript, `${file} imports ${name}`)
     }
     if (isEntry) t.notOk(folders.has('lib/script'), 'not for the package')
+  }
+})
+
+t.test('examples use lib/index.ts and lib/script, no other', async (t) => {
+  const examples = filesIn('examples').filter(
+    (file) => !INSIDE.includes(file) && !INSIDE.includes(dirname(file)),
+  )
+  t.ok(examples.length > 30, `${examples.length} files`)
+  for (const file of ['client.ts', 'server.ts', ...examples]) {
+    for (const name of importsOf(file)) {
+      if (!/^(lib|examples)\//.test(name)) continue
+      const isPublic = name === ENTRY || dirname(name) === 'lib/script'
+      const isOwn = dirname(name) === dirname(file)
+      t.ok(isPublic || isOwn, `${file} imports ${name}`)
+    }
   }
 })
 

@@ -23,7 +23,7 @@ import { once } from 'node:events'
 import { closeSync, readdirSync } from 'node:fs'
 import { isIP, isIPv6 } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { boundSocket, setCloseOnExec, UnixConn } from '../../lib/index.ts'
+import { boundSocket, pairForChild, setCloseOnExec } from '../../lib/index.ts'
 import {
   codeOf,
   commandLine,
@@ -35,8 +35,6 @@ import {
 } from '../../lib/script/cli.ts'
 import { linesOf } from '../../lib/script/lines.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { refuseDescriptors } from '../../lib/socket/options.ts'
-import { closeFd, newSocketpair } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/client.ts -p LOCALPORT -A ADDR
          -P PORT -d DATA [-u UID] [-- COMMAND [ARG...]]
@@ -84,9 +82,7 @@ const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
 // the TCP sockets do not exist yet, and are close-on-exec when they do. Its end
 // is blocking, as COMMAND will expect.
 keepFromChild()
-const [ours, theirs] = newSocketpair({ isBlocking: true })
-refuseDescriptors(ours)
-const conn = UnixConn.fromFd(ours)
+const { conn, childFd } = pairForChild({ refuseFds: true })
 onStop(() => {
   child.kill()
   process.exit(0)
@@ -94,7 +90,7 @@ onStop(() => {
 
 const child = start()
 const exit = once(child, 'exit').catch(fail)
-closeSync(theirs)
+closeSync(childFd)
 
 // From here on the child is a stranger, who may ask for anything: a request is
 // one line, answered with a descriptor or with the reason why not.
@@ -112,7 +108,7 @@ const [code] = await exit
 process.exitCode = code ?? 1
 
 function start(): ChildProcess {
-  const stdio: StdioOptions = ['inherit', 'inherit', 'inherit', theirs]
+  const stdio: StdioOptions = ['inherit', 'inherit', 'inherit', childFd]
   const shared = Object.entries(process.env).filter(([name]) =>
     VARIABLES.includes(name),
   )
@@ -167,7 +163,7 @@ async function answer(request: string): Promise<void> {
     console.log(`Server: sent fd=${made}`)
     await sent
   } finally {
-    closeFd(made)
+    closeSync(made)
   }
 }
 

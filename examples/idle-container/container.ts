@@ -16,7 +16,9 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // goes back to that front only, or is closed when it hangs up. --most bounds
 // what is held, and leaves descriptors free for the fronts themselves.
 
+import { closeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+
 import {
   closeReceived,
   describeFd,
@@ -30,6 +32,7 @@ import {
   codeOf,
   commandLine,
   defaultSocketPath,
+  descriptorLimit,
   fail,
   help,
   messageOf,
@@ -37,8 +40,6 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { descriptorLimit } from '../../lib/socket/options.ts'
-import { closeFd } from '../../lib/socket/unix.ts'
 
 const USAGE = `Usage: ./examples/idle-container/container.ts [OPTIONS] [SOCKET]
 Holds idle connections for the fronts that connect to SOCKET. Ctrl-C ends it,
@@ -180,7 +181,7 @@ async function giveBack(
 ): Promise<void> {
   try {
     await give(back, fd)
-    closeFd(fd)
+    closeSync(fd)
   } catch (error) {
     closeReceived(fd)
     throw error

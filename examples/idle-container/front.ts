@@ -14,10 +14,12 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // New here: a live connection changes its process, and changes back.
 
 import { EventEmitter, once } from 'node:events'
+
 import { closeReceived, connectionsOn, serviceSocket } from '../../lib/index.ts'
 import {
   commandLine,
   defaultSocketPath,
+  descriptorLimit,
   fail,
   help,
   messageOf,
@@ -25,7 +27,6 @@ import {
   print,
   usageError,
 } from '../../lib/script/cli.ts'
-import { descriptorLimit } from '../../lib/socket/options.ts'
 import { Live, type Session } from './live.ts'
 import { Parking } from './parking.ts'
 

@@ -16,6 +16,8 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // PER_USER of the places. A client gets REQUESTS answers in --patience seconds,
 // has one socket at a time open here, and cannot send descriptors.
 
+import { closeSync } from 'node:fs'
+
 import {
   type Credentials,
   framesOf,
@@ -35,7 +37,6 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { closeFd } from '../../lib/socket/unix.ts'
 import {
   allows,
   boundBy,
@@ -157,7 +158,7 @@ async function answer(
     return `${what}: allowed by rule ${rule + 1}, but ${why}`
   } finally {
     // It was sent, or sending failed: this copy is not needed any more.
-    if (fd >= 0) closeFd(fd)
+    if (fd >= 0) closeSync(fd)
   }
 }
 

@@ -11,6 +11,8 @@ true //; SOFT_NOFILE=$(ulimit -Sn) exec "$(dirname "$(realpath "$0")")/../../lib
 // New here: descriptors given to a program at its start, under agreed numbers.
 
 import type { ChildProcess } from 'node:child_process'
+import { closeSync } from 'node:fs'
+
 import {
   connectionsOn,
   duplicate,
@@ -20,7 +22,6 @@ import {
 } from '../../lib/index.ts'
 import { fail, messageOf, onStop } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { closeFd } from '../../lib/socket/unix.ts'
 import { listenFds } from './listen-fds.ts'
 import { MOST_INSTANCES, settings } from './settings.ts'
 import { environment, exitOf, start } from './start.ts'
@@ -93,7 +94,7 @@ async function startForEach(): Promise<void> {
       signal: stop.signal,
     })) {
       startFor(conn, printable(address))
-      closeFd(conn)
+      closeSync(conn)
     }
   }
   await Promise.all(sockets.map(acceptOn)).catch(giveUp)

@@ -46,9 +46,9 @@ export function start(
   })
 }
 
-// Services expect accept(2) and read(2) to wait. But waiting for a client has
-// set O_NONBLOCK, which belongs to the open file description, and so goes along
-// with every descriptor of it. Clearing it with fcntl takes variable arguments,
+// Services expect accept(2) and read(2) to wait. But what was accepted here is
+// O_NONBLOCK, and a Unix socket that was opened here. That belongs to the open
+// file description, and so goes along with every descriptor of it. Clearing it with fcntl takes variable arguments,
 // which lib/libc.ts avoids. But Node makes the descriptors 0 to 2 of a child
 // blocking before the child runs. So a child that runs `true` gets our socket
 // as descriptor 0; when spawn() returns, the socket is blocking.

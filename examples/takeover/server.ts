@@ -37,7 +37,6 @@ import {
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { refuseDescriptors } from '../../lib/socket/options.ts'
 import { askForSockets, checkPeer, offerSockets, refuse } from './handover.ts'
 import { cutOff, finish, isLeaving, serve } from './web.ts'
 
@@ -74,7 +73,6 @@ const predecessor = await askForSockets(control, patience).catch(fail)
 const inherited = predecessor?.sockets ?? []
 const opened: ListeningSocket[] = []
 const controlSocket = await socketAt(control).catch(giveUp)
-refuseDescriptors(controlSocket.fd) // only the other way
 const webSockets: ListeningSocket[] = []
 for (const address of addresses) {
   webSockets.push(await socketAt(address).catch(giveUp))
@@ -166,7 +164,8 @@ async function offer(conn: UnixConn): Promise<void> {
 async function socketAt(address: string): Promise<ListeningSocket> {
   const found = inherited.find((socket) => socket.address === address)
   if (found) return found
-  const socket = await ListeningSocket.open(address)
+  // Descriptors go only the other way.
+  const socket = await ListeningSocket.open(address, { refuseFds: true })
   opened.push(socket)
   return socket
 }

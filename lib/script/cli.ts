@@ -121,6 +121,22 @@ export function kindOf(fd: number): string {
 const defaultPaths = new Set<string>()
 
 /**
+ * How many descriptors this process may have: RLIMIT_NOFILE in getrlimit(2).
+ * Node tells it in its report alone.
+ */
+export function descriptorLimit(): number {
+  const report = process.report.getReport() as Report
+  const { soft } = report.userLimits.open_files
+  return soft === 'unlimited' ? Number.POSITIVE_INFINITY : soft
+}
+
+type Report = {
+  readonly userLimits: {
+    readonly open_files: { readonly soft: number | 'unlimited' }
+  }
+}
+
+/**
  * A socket path of this user's own: in $XDG_RUNTIME_DIR, which no other user
  * can enter, else in the temporary directory, with the uid in its name. Exits 1
  * if that variable does not name a directory.
