@@ -200,7 +200,8 @@ async function cannotRun(group: readonly Block[], uid: number) {
   const all = commands.map(({ text }) => text).join('\n')
   if (/npm install/.test(all) && !hasRegistry())
     return 'packages are neither in the cache of npm nor to be had'
-  const ports: string[] = all.match(/\b(8080|8192|7007|7070|2525|5900)\b/g) ?? []
+  const ports: string[] =
+    all.match(/\b(8080|8192|7007|7070|2525|5900)\b/g) ?? []
   if (/takeover/.test(all)) ports.push('8080')
   if (/sudo.* 80$/m.test(all)) ports.push('80')
   for (const port of ports) {
