@@ -57,6 +57,9 @@ export function memfd(name: string, options: MemfdOptions = {}): number {
       `Expected a name of at most ${MAX_NAME} bytes, got ${bytes.length}`,
     )
   }
+  if (!Number.isSafeInteger(size) || size < 0) {
+    throw new RangeError(`Expected size as an integer from 0, got ${size}`)
+  }
   const wanted = seal.reduce((sum, one) => sum | sealNumber(one), 0)
   const path = allocate(bytes.length + 1)
   path.bytes.set(bytes)

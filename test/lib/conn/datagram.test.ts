@@ -1,0 +1,204 @@
+// UnixDatagram: whole messages, addresses, descriptors, credentials, and what is
+// said of what cannot be sent or received.
+
+import { closeSync, existsSync, fstatSync, openSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+
+import { UnixDatagram } from '../../../lib/index.ts'
+import { host } from '../../../lib/layouts.ts'
+import { newSocketpair } from '../../../lib/socket/unix.ts'
+import {
+  leakFree,
+  missing,
+  Running,
+  temporaryFolder,
+  turns,
+} from '../../support.ts'
+
+const linux = host.name.startsWith('linux') ? false : 'for Linux'
+
+leakFree(
+  'a datagram comes whole, with descriptors and its sender',
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const [path, back] = [join(folder, 'a'), join(folder, 'b')]
+    const one = await UnixDatagram.open({ path })
+    const other = await UnixDatagram.open({ path: back })
+    t.equal(one.path, path)
+    t.equal(statSync(path).mode & 0o777, 0o600)
+    const file = openSync('package.json', 'r')
+    await other.send('hello', { to: path, fds: [file] })
+    await other.send('', { to: path })
+    const first = await one.receive()
+    t.match(first, { data: Buffer.from('hello'), from: back })
+    const [fd = -1] = first?.fds ?? []
+    t.equal(fstatSync(fd).ino, fstatSync(file).ino)
+    for (const each of [fd, file]) closeSync(each)
+    t.match(await one.receive(), { data: Buffer.alloc(0), fds: [], from: back })
+    await one.send('answer', { to: first?.from ?? '' })
+    t.equal(String((await other.receive())?.data), 'answer')
+    one.close()
+    one.close()
+    other[Symbol.dispose]()
+    t.equal(one.fd, -1)
+    t.notOk(existsSync(path), 'the file is removed')
+  },
+)
+
+leakFree('descriptors need no byte', async (t) => {
+  const [one, other] = UnixDatagram.pair()
+  await one.send('', { fds: [0] })
+  const { fds: [fd = -1] = [] } = (await other.receive()) ?? {}
+  t.ok(fd > 2)
+  closeSync(fd)
+  for (const socket of [one, other]) socket.close()
+})
+
+leakFree(
+  'abstract names, and credentials',
+  async (t) => {
+    const name = `\0fd-${process.pid}-datagram`
+    const one = await UnixDatagram.open({ path: name, passCredentials: true })
+    await t.rejects(UnixDatagram.open({ path: name }), { code: 'EADDRINUSE' })
+    const other = await UnixDatagram.open({ peer: name })
+    const { pid } = process
+    const [uid = 0, gid = 0] = [process.getuid?.(), process.getgid?.()]
+    await other.send('x', { credentials: { pid, uid, gid } })
+    t.match(await one.receive(), { credentials: { pid, uid, gid }, from: '' })
+    t.equal(one.path, name)
+    for (const socket of [one, other]) socket.close()
+    const [a, b] = UnixDatagram.pair({ passCredentials: true })
+    await a.send('y')
+    t.match(await b.receive(), { credentials: { pid, uid, gid } })
+    for (const socket of [a, b]) socket.close()
+  },
+  linux,
+)
+
+leakFree('a receiver that is full is waited for', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const receiver = await UnixDatagram.open({ path })
+  const connected = await UnixDatagram.open({ peer: path })
+  const free = await UnixDatagram.open()
+  const sends: Promise<void>[] = []
+  for (let i = 0; i < 300; i++) {
+    sends.push(connected.send(`c${i}`), free.send(`f${i}`, { to: path }))
+  }
+  await turns()
+  const got: string[] = []
+  for await (const { data } of receiver) {
+    if (got.push(String(data)) === sends.length) break
+  }
+  await Promise.all(sends)
+  for (const kind of ['c', 'f']) {
+    const ofKind = got.filter((text) => text.startsWith(kind))
+    t.strictSame(
+      ofKind,
+      Array.from({ length: 300 }, (_, i) => `${kind}${i}`),
+      'in order',
+    )
+  }
+  for (const socket of [receiver, connected, free]) socket.close()
+})
+
+leakFree('what does not fit is an error that says so', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const receiver = await UnixDatagram.open({ path })
+  const sender = await UnixDatagram.open()
+  await t.rejects(sender.send(Buffer.alloc(100 * 1024 * 1024), { to: path }), {
+    code: 'EMSGSIZE',
+    message: /^sendmsg EMSGSIZE 104857600 bytes, of at most \d+ \(SO_SNDBUF\)$/,
+  })
+  const file = openSync('package.json', 'r')
+  await sender.send('12345678', { to: path, fds: [file] })
+  closeSync(file)
+  await t.rejects(receiver.receive({ maxBytes: 3 }), {
+    code: 'ERR_MESSAGE_TRUNCATED',
+    data: Buffer.from('123'),
+  })
+  await sender.send('x', { to: path, fds: [0, 1] })
+  await t.rejects(receiver.receive({ maxFds: 1 }), { code: 'ERR_TOO_MANY_FDS' })
+  await sender.send('next', { to: path })
+  t.equal(String((await receiver.receive())?.data), 'next', 'it works on')
+  for (const socket of [receiver, sender]) socket.close()
+})
+
+leakFree('what is wrong with an address is told apart', async (t) => {
+  const folder = temporaryFolder(t)
+  const sender = await UnixDatagram.open()
+  const to = join(folder, 'none')
+  await t.rejects(sender.send('x', { to }), { code: 'ENOENT' })
+  await t.rejects(sender.send('x'), { code: 'ENOTCONN' })
+  await t.rejects(sender.send('x', { fds: [9999], to }), {
+    message: /ENOENT|9999/,
+  })
+  const dead = await UnixDatagram.open({ path: to })
+  closeSync(openSync(to.replace('none', 'file'), 'w'))
+  await t.rejects(UnixDatagram.open({ path: to }), {
+    code: 'EADDRINUSE',
+    message: /a server is listening there/,
+  })
+  await t.rejects(UnixDatagram.open({ peer: join(folder, 'file') }), {
+    code: 'ECONNREFUSED',
+  })
+  for (const socket of [sender, dead]) socket.close()
+  await t.rejects(sender.send('x', { to }), { code: 'ERR_SOCKET_CLOSED' })
+  t.equal(await sender.receive(), null)
+})
+
+leakFree('close() settles all that waits; an abort settles one', async (t) => {
+  const [one, other] = UnixDatagram.pair()
+  const stop = new AbortController()
+  const aborted = one.receive({ signal: stop.signal })
+  const waiting = one.receive()
+  stop.abort()
+  await t.rejects(aborted, { name: 'AbortError' })
+  const sends = Array.from({ length: 2000 }, () => one.send('x'))
+  const settled = Promise.allSettled(sends)
+  await turns()
+  one.unref().ref()
+  one.close()
+  t.equal(await waiting, null)
+  const last = (await settled).at(-1)
+  t.match(last, { status: 'rejected', reason: { code: 'ERR_SOCKET_CLOSED' } })
+  other.close()
+})
+
+leakFree(
+  'fromFd() adopts what is a socket of datagrams, and no other',
+  async (t) => {
+    const [fd, theirs] = newSocketpair({ type: 'datagram' })
+    const [one, other] = [UnixDatagram.fromFd(fd), UnixDatagram.fromFd(theirs)]
+    await one.send('x')
+    t.equal(String((await other.receive())?.data), 'x')
+    for (const socket of [one, other]) socket.close()
+    const pair = newSocketpair()
+    t.throws(() => UnixDatagram.fromFd(pair[0]), { code: 'EPROTOTYPE' })
+    for (const each of pair) closeSync(each)
+  },
+)
+
+leakFree(
+  'Python sends, and gets an answer',
+  async (t) => {
+    const folder = temporaryFolder(t)
+    const [path, theirs] = [join(folder, 'a'), join(folder, 'b')]
+    const socket = await UnixDatagram.open({ path })
+    const source = `
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.bind(sys.argv[2])
+s.connect(sys.argv[1])
+socket.send_fds(s, [b'from Python'], [0])
+print(s.recv(100).decode())`
+    const python = new Running(t, ['python3', '-c', source, path, theirs])
+    const got = await socket.receive()
+    t.match(got, { from: theirs, data: Buffer.from('from Python') })
+    for (const fd of got?.fds ?? []) closeSync(fd)
+    await socket.send('from Node', { to: theirs })
+    t.match(await python.exit, { code: 0 })
+    t.equal(python.stdout, 'from Node\n')
+    socket.close()
+  },
+  missing('python3'),
+)

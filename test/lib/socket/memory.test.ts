@@ -1,0 +1,68 @@
+// memfd() and pipe().
+
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  readFileSync,
+  readSync,
+  writeSync,
+} from 'node:fs'
+
+import { memfd, pipe } from '../../../lib/index.ts'
+import { leakFree } from '../../support.ts'
+
+const skip = process.platform === 'linux' ? false : 'memfd_create is Linux'
+
+function isCloseOnExec(fd: number): boolean {
+  const info = readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')
+  return (
+    (Number.parseInt(/flags:\s+(\d+)/.exec(info)?.[1] ?? '', 8) & 0o2000000) !==
+    0
+  )
+}
+
+leakFree(
+  'memfd() gives memory of a size, under a name, and seals it',
+  async (t) => {
+    const fd = memfd('picture', {
+      size: 4096,
+      seal: ['shrink', 'grow', 'seal'],
+    })
+    t.equal(fstatSync(fd).size, 4096)
+    t.ok(isCloseOnExec(fd))
+    t.equal(writeSync(fd, 'x', 100), 1)
+    t.throws(() => ftruncateSync(fd, 10), { code: 'EPERM' })
+    t.throws(() => ftruncateSync(fd, 10_000), { code: 'EPERM' })
+    closeSync(fd)
+    const other = memfd('')
+    t.equal(fstatSync(other).size, 0)
+    ftruncateSync(other, 10)
+    closeSync(other)
+  },
+  skip,
+)
+
+leakFree(
+  'memfd() refuses what makes no sense, and leaves nothing open',
+  async (t) => {
+    t.throws(() => memfd('x'.repeat(250)), { name: 'RangeError' })
+    t.throws(() => memfd('a\0b'), { name: 'RangeError' })
+    t.throws(() => memfd('x', { size: -1 }), { name: 'RangeError' })
+    t.throws(() => memfd('x', { size: 1.5 }), { name: 'RangeError' })
+    const seal = JSON.parse('["nothing"]')
+    t.throws(() => memfd('x', { seal }), { name: 'RangeError' })
+  },
+  skip,
+)
+
+leakFree('pipe() gives two ends', async (t) => {
+  const { read, write } = pipe()
+  if (!skip) t.ok(isCloseOnExec(read) && isCloseOnExec(write))
+  writeSync(write, 'hello')
+  const bytes = Buffer.alloc(10)
+  t.equal(readSync(read, bytes), 5)
+  closeSync(write)
+  t.equal(readSync(read, bytes), 0, 'and an end')
+  closeSync(read)
+})
