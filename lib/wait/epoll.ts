@@ -106,6 +106,10 @@ export class EpollWatch implements Watch {
     this.#updateHold()
   }
 
+  get failure(): Error | undefined {
+    return failure
+  }
+
   // The kernel still tells, once, which is then ignored: mostly the next wait()
   // comes before that.
   cancel(events: number): void {

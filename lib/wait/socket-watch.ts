@@ -63,6 +63,10 @@ export class SocketWatch implements Watch {
     if (events & WRITABLE) this.#askLater(FIRST_DELAY)
   }
 
+  get failure(): Error | undefined {
+    return this.#failure
+  }
+
   // The event loop goes on until it tells the next time. Mostly wait() is called
   // again before that, and then neither pause() nor resume() is needed.
   cancel(events: number): void {

@@ -33,6 +33,8 @@ export type Watch = {
    * (epoll(7)). Then nothing waits
    */
   wait(events: number): void
+  /** Why this Node cannot wait, if it cannot: then `onReady` is called, too. */
+  readonly failure: Error | undefined
   /** Nobody waits for these any more. */
   cancel(events: number): void
   /** To wait for READABLE keeps the process alive, as it does at first. */

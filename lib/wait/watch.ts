@@ -95,7 +95,8 @@ function waitFor(
     }
     const watch = new Watch(fd, 'level', () => {
       end()
-      resolve()
+      if (watch.failure) reject(watch.failure)
+      else resolve()
     })
     const abort = (): void => {
       end()

@@ -436,8 +436,11 @@ leakFree(
   missing('strace'),
 )
 
-/** An Acceptor for which accept(2) first returns `errors`. */
-async function failing(t: Test, fd: number, errors: string[]) {
+/**
+ * An Acceptor for which accept(2) first returns `errors`. If it is quiet, it
+ * notes its warnings.
+ */
+async function failing(t: Test, fd: number, errors: string[], isQuiet = true) {
   const numbers = new Map<string, number>()
   for (const [errno, [name]] of getSystemErrorMap()) numbers.set(name, errno)
   const warnings: Error[] = []
@@ -449,7 +452,8 @@ async function failing(t: Test, fd: number, errors: string[]) {
     '../../../lib/socket/unix.ts': { ...unix, acceptFrom },
   })
   const onWarning = (warning: Error): void => void warnings.push(warning)
-  return { acceptor: new Acceptor(fd, { onWarning }), warnings }
+  const acceptor = new Acceptor(fd, isQuiet ? { onWarning } : {})
+  return { acceptor, warnings }
 }
 
 leakFree('errors of accept(2) that pass are tried again', async (t) => {
@@ -471,6 +475,19 @@ leakFree('errors of accept(2) that pass are tried again', async (t) => {
   )
   acceptor.close()
   client.destroy()
+})
+
+leakFree('unless asked for, a warning is one of the process', async (t) => {
+  const { path, fd } = await listening(t)
+  const { acceptor } = await failing(t, fd, ['ENFILE'], false)
+  const warned = once(process, 'warning')
+  const next = acceptor.next()
+  const expected = { code: 'ENFILE', syscall: 'accept' }
+  t.match(await warned, [expected])
+  const client = await dial(t, path)
+  closeSync((await next) ?? -1)
+  client.destroy()
+  acceptor.close()
 })
 
 leakFree('errors of accept(2) that cannot pass are thrown', async (t) => {

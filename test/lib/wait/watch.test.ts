@@ -355,26 +355,23 @@ everyWatch('wait() may be called when told', async (t, kind, trigger) => {
   closeAll(one, other)
 })
 
-everyWatch(
-  'tells with and without a reference',
-  async (t, kind, trigger) => {
-    const [one, other] = newSocketpair()
-    const { watch, told } = noting(kind, one, trigger)
-    watch.unref()
-    for (const change of [watch.ref, watch.unref, watch.ref] as const) {
-      told.length = 0
-      watch.wait(READABLE | WRITABLE)
-      change.call(watch)
-      writeSync(other, 'x')
-      await until('both', () => union(told) === (READABLE | WRITABLE))
-      t.equal(drain(one), 'x')
-      fill(one)
-      drain(other)
-    }
-    watch.end()
-    closeAll(one, other)
-  },
-)
+everyWatch('tells with and without a reference', async (t, kind, trigger) => {
+  const [one, other] = newSocketpair()
+  const { watch, told } = noting(kind, one, trigger)
+  watch.unref()
+  for (const change of [watch.ref, watch.unref, watch.ref] as const) {
+    told.length = 0
+    watch.wait(READABLE | WRITABLE)
+    change.call(watch)
+    writeSync(other, 'x')
+    await until('both', () => union(told) === (READABLE | WRITABLE))
+    t.equal(drain(one), 'x')
+    fill(one)
+    drain(other)
+  }
+  watch.end()
+  closeAll(one, other)
+})
 
 everyWatch(
   'after end() nothing comes, whoever has the socket too',
