@@ -52,6 +52,8 @@ export class EmptyRead extends Socket implements LoopWatch {
 
   // Node calls this with the error of a failed read.
   override destroy(error?: NodeJS.ErrnoException): this {
+    // Of what cannot be read, such as the writing end of a pipe, within super().
+    if (!(#onFailure in this)) return this
     if (error?.code === 'ENOBUFS') this.#onReadable()
     else this.#onFailure(cannotWait(String(error?.code)))
     return this

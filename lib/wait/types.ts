@@ -30,7 +30,8 @@ export type Watch = {
    * @param events READABLE, WRITABLE or both
    * @throws Error EBADF; EPERM or ERR_INVALID_FD_TYPE for what never blocks,
    * such as a file; EMFILE, ENFILE, ENOMEM; ENOSPC at the limit of watches
-   * (epoll(7)). Then nothing waits
+   * (epoll(7)); EINVAL beyond 500 watches of one open file description. Then
+   * nothing waits
    */
   wait(events: number): void
   /** Why this Node cannot wait, if it cannot: then `onReady` is called, too. */
