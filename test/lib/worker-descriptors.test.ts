@@ -119,13 +119,14 @@ t.test('the calls of a server and a client print nothing', async (t) => {
     other.close()
     tell('done')`
   const outside = `
+    const exited = once(worker, 'exit')
     tell(folder)
     for (;;) {
       const what = await message()
       console.log(what)
       if (what === 'done') break
     }
-    console.log('exit', ...await once(worker, 'exit'))`
+    console.log('exit', ...await exited)`
   const { stdout, stderr } = await runBoth(t, inside, outside, folder)
   t.equal(stdout, 'text\ndone\nexit 0\n', stderr)
 })
