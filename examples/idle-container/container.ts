@@ -138,14 +138,15 @@ async function park(
   fd: number | undefined,
 ): Promise<void> {
   if (fd === undefined) throw new Error('Expected a descriptor, got none')
-  if (typeof tag !== 'string') {
+  try {
+    if (typeof tag !== 'string')
+      throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
+    const { kind } = describeFd(fd)
+    if (kind === 'file' || kind === 'directory')
+      throw new Error(`Expected a connection, got a ${kind}`)
+  } catch (error) {
     closeReceived(fd)
-    throw new Error(`Expected a tag, got ${JSON.stringify(tag)}`)
-  }
-  const { kind } = describeFd(fd)
-  if (kind === 'file' || kind === 'directory') {
-    closeReceived(fd)
-    throw new Error(`Expected a connection, got a ${kind}`)
+    throw error
   }
   if (parked.size + returning >= most) return giveBack({ ...front, tag }, fd)
   parked.set(fd, { ...front, tag })
