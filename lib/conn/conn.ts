@@ -76,7 +76,7 @@ export class UnixConn {
   }
 
   /**
-   * Of a socket of this library's own, close-on-exec. Owns `fd`, but for if it
+   * Of a socket of this library's own, close-on-exec. Owns `fd`, unless it
    * throws.
    *
    * @internal

@@ -96,7 +96,7 @@ export class UnixListener {
   }
 
   /**
-   * Of a socket that listens. Owns `fd` and `file`, but for if this throws. In
+   * Of a socket that listens. Owns `fd` and `file`, unless this throws. In
    * a worker thread the socket is closed with the thread; the file stays.
    *
    * @internal

@@ -117,9 +117,6 @@ export function kindOf(fd: number): string {
   }
 }
 
-/** Those that a server has if it is given none. */
-const defaultPaths = new Set<string>()
-
 /**
  * How many descriptors this process may have: RLIMIT_NOFILE in getrlimit(2).
  * Node tells it in its report alone.
@@ -135,6 +132,9 @@ type Report = {
     readonly open_files: { readonly soft: number | 'unlimited' }
   }
 }
+
+/** Those that a server has if it is given none. */
+const defaultPaths = new Set<string>()
 
 /**
  * A socket path of this user's own: in $XDG_RUNTIME_DIR, which no other user

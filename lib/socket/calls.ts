@@ -79,6 +79,9 @@ export const fcntl = declare('fcntl', 'int', ['int', 'int', 'int'])
 // int ioctl(int fd, unsigned long request, void *argument)
 export const ioctl = declare('ioctl', 'int', ['int', 'uint', 'pointer'])
 
+// int poll(struct pollfd *fds, nfds_t nfds, int timeout)
+export const poll = declare('poll', 'int', ['pointer', 'uint', 'int'])
+
 /**
  * Memory for what goes in or comes out by address, an option or a name, during
  * one call; and for its length.

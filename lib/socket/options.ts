@@ -12,8 +12,6 @@ import { check, declare, systemError } from '../libc.ts'
 import * as c from './calls.ts'
 import { value, valueLength } from './calls.ts'
 
-// int poll(struct pollfd *fds, nfds_t nfds, int timeout)
-const poll = declare('poll', 'int', ['pointer', 'uint', 'int'])
 // int getrlimit(int resource, struct rlimit *limit)
 const getrlimit = declare('getrlimit', 'int', ['int', 'pointer'])
 
@@ -211,7 +209,7 @@ export function isHungUp(fd: number): boolean {
   if (process.platform !== 'linux') return true
   value.bytes.writeInt32LE(fd)
   value.bytes.writeInt32LE(POLLRDHUP, 4)
-  return poll(value.address, 1, 0) > 0
+  return c.poll(value.address, 1, 0) > 0
 }
 
 /** How many bytes wait to be read from a socket. Linux only; elsewhere 0. */

@@ -1,4 +1,4 @@
-// Unix stream sockets, call by call: made, named, bound, connected, accepted
+// Unix sockets, call by call: made, named, bound, connected, accepted
 // and closed. Descriptors are close-on-exec from birth where the platform can
 // (SOCK_CLOEXEC), else as soon as they exist. Open unix(7) beside it.
 // Read next: lib/socket/sockaddr.ts.

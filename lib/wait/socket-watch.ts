@@ -4,7 +4,8 @@
 // again.
 // Read next: lib/stream/calls.ts.
 
-import { allocate, declare } from '../libc.ts'
+import { allocate } from '../libc.ts'
+import { poll } from '../socket/calls.ts'
 import { closeFd, duplicate } from '../socket/unix.ts'
 import { EmptyRead } from './empty-read.ts'
 import {
@@ -14,9 +15,6 @@ import {
   type Watch,
   WRITABLE,
 } from './types.ts'
-
-// int poll(struct pollfd *fds, nfds_t nfds, int timeout)
-const poll = declare('poll', 'int', ['pointer', 'uint', 'int'])
 
 /** struct pollfd: int fd, short events, short revents. */
 const pollfd = { ...allocate(8), events: 4, revents: 6 }
