@@ -33,6 +33,7 @@ import {
   listenAt,
   type SocketFile,
 } from '../wait/listen-at.ts'
+import { FIRST_DELAY, longerDelay } from '../wait/retry.ts'
 import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
 import { prepare, takeMessage, whyNotSent } from './checks.ts'
 import {
@@ -78,14 +79,6 @@ const { EAGAIN, ENOBUFS, EPROTOTYPE } = constants.errno
 
 /** Datagrams in one turn of the event loop, so that others get theirs. */
 const DATAGRAMS_PER_TURN = 64
-
-/**
- * The first and the longest time between two tries, in ms, to send to a socket
- * whose queue is full, if this one is not connected to it: no event says when
- * there is room.
- */
-const FIRST_DELAY = 1
-const LAST_DELAY = 32
 
 /**
  * A Unix socket of datagrams. The caller owns, and closes, it. `for await`
@@ -312,14 +305,15 @@ export class UnixDatagram {
     this.#isSending = false
   }
 
-  // Whether it waits. If it cannot, the first send has failed.
+  // Whether it waits. If it cannot, the first send has failed. Of the queue of a
+  // socket to which this one is not connected no event says when there is room.
   #waitForRoom(): boolean {
     if (!this.#isConnected) {
       this.#retry = setTimeout(() => {
         this.#retry = undefined
         this.#send()
       }, this.#delay)
-      this.#delay = Math.min(2 * this.#delay, LAST_DELAY)
+      this.#delay = longerDelay(this.#delay)
       return true
     }
     try {

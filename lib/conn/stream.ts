@@ -8,15 +8,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 
 import { host } from '../layouts.ts'
 import { closeFd, duplicate, shutdownWriting } from '../socket/unix.ts'
+import { FIRST_DELAY, longerDelay } from '../wait/retry.ts'
 import { closeAll, prepareRights } from './checks.ts'
 import type { UnixConn } from './conn.ts'
 import { checkCount } from './limits.ts'
 
 type Callback = (error?: Error | null) => void
-
-/** The first and the longest time between two tries of a send, in ms. */
-const FIRST_DELAY = 1
-const LAST_DELAY = 32
 
 const NOTHING = Buffer.alloc(0)
 
@@ -182,7 +179,7 @@ export class FdStream extends Duplex {
     const [first = NOTHING, ...others] = chunks
     const bytes = others.length > 0 ? Buffer.concat(chunks) : first
     const fds = this.#outgoing.get(first) ?? []
-    for (let delay = FIRST_DELAY; ; delay = Math.min(2 * delay, LAST_DELAY)) {
+    for (let delay = FIRST_DELAY; ; delay = longerDelay(delay)) {
       try {
         await this.#conn.sendFds(bytes, fds)
         break

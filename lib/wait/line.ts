@@ -3,7 +3,7 @@
 // AbortSignal, which takes it out of the line. All operations take the same
 // time however long the line is: an array would move all that stands behind the
 // first (Array.shift does, beyond some thousands).
-// Read next: lib/wait/watch.ts.
+// Read next: lib/wait/retry.ts.
 
 import { abortError } from './abort.ts'
 

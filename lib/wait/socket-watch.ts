@@ -8,6 +8,7 @@ import { allocate } from '../libc.ts'
 import { poll } from '../socket/calls.ts'
 import { closeFd, duplicate } from '../socket/unix.ts'
 import { EmptyRead } from './empty-read.ts'
+import { FIRST_DELAY, longerDelay } from './retry.ts'
 import {
   type OnReady,
   READABLE,
@@ -19,10 +20,6 @@ import {
 /** struct pollfd: int fd, short events, short revents. */
 const pollfd = { ...allocate(8), events: 4, revents: 6 }
 const POLLOUT = 4 // on every platform
-
-/** The first and the longest time between two questions, in ms. */
-const FIRST_DELAY = 1
-const LAST_DELAY = 32
 
 /** A watch of a socket or a pipe, which becomes non-blocking. */
 export class SocketWatch implements Watch {
@@ -108,7 +105,7 @@ export class SocketWatch implements Watch {
       pollfd.bytes.writeInt16LE(POLLOUT, pollfd.events)
       // 1 for room, for an error, and for a descriptor that is not open.
       if (poll(pollfd.address, 1, 0) !== 0) this.#tell(WRITABLE)
-      else this.#askLater(Math.min(2 * delay, LAST_DELAY))
+      else this.#askLater(longerDelay(delay))
     }, delay)
   }
 

@@ -54,8 +54,8 @@ export type WaitOptions = { readonly signal?: AbortSignal | undefined }
  * @throws RangeError for what is no descriptor; AbortError
  * @throws Error EBADF; EPERM for what never blocks, such as a file; ENOSPC at
  * the limit of watches; EINVAL beyond 500 waits for one open file description;
- * EMFILE. On macOS and FreeBSD ERR_INVALID_FD_TYPE for
- * all but sockets and pipes, which become non-blocking
+ * EMFILE. On macOS and FreeBSD ERR_INVALID_FD_TYPE for all but sockets and
+ * pipes, which become non-blocking
  * @see epoll_ctl(2)
  * @example
  * for (;;) {
