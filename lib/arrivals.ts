@@ -38,8 +38,10 @@ export function roomFor(size: number): number {
   return block.base + taken
 }
 
-/** The first `length` bytes of the last roomFor(`size`): from then on theirs
- * alone who get them. */
+/**
+ * The first `length` bytes of the room that the last roomFor(`size`) gave. From
+ * then on they are the caller's alone.
+ */
 export function takeArrived(length: number, size: number): Buffer {
   if (length < LARGE || length < size / 4) {
     return copyOf(block.bytes, taken, length)

@@ -33,11 +33,15 @@ export type Handler = (conn: UnixConn) => void | Promise<void>
 
 /** Of listener.serve(). */
 export type ServeOptions = {
-  /** Connections at a time; more of them wait in the backlog. Default: any
-   * number. */
+  /**
+   * Connections at a time; more of them wait in the backlog. Default: any
+   * number.
+   */
   readonly maxConnections?: number
-  /** Called with what a handler threw; unless given, that becomes a warning of
-   * the process. If this throws, serve() ends with its error. */
+  /**
+   * Called with what a handler threw. If this throws, serve() ends with its
+   * error. Default: what was thrown is a warning of the process.
+   */
   readonly onError?: (error: unknown, conn: UnixConn) => void
 }
 
@@ -151,8 +155,9 @@ export class UnixListener {
    *
    * @returns resolved when the listener is closed and the last handler has
    * ended
-   * @throws RangeError for `maxConnections`; Error as accept(), or as `onError` throws
-   * it: then the listener is closed
+   * @throws RangeError for `maxConnections`
+   * @throws Error as accept(), and what `onError` throws, after which the
+   * listener is closed
    * @example
    * const listener = await listen('/tmp/echo.sock')
    * process.once('SIGINT', () => listener.close())

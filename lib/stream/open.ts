@@ -36,11 +36,11 @@ type Direction = 'read' | 'write' | 'read-write'
  * it is one of Node's own streams, which set O_NONBLOCK, and of the options
  * only `signal` counts.)
  *
- * Takes the descriptor over at once, even if it throws, and closes it at the
- * end of file, on an error, or on destroy(), in a worker thread as well,
- * whether it was received or fs.openSync() has opened it there. Not for that of
- * a FileHandle, which closes it itself. A read that is under way in
- * libuv's pool comes to its end before that.
+ * Takes the descriptor over at once, even if it throws. Closes it at the end of
+ * file, on an error, or on destroy(); but if a read is under way in libuv's
+ * pool then, not before that has ended. In a worker thread too it takes what
+ * was received and what fs.openSync() has opened. It does not take the
+ * descriptor of a FileHandle, which would close it a second time.
  *
  * What a stranger sent is read for as long as the stream lives: bound how many
  * there are, and destroy a stream whose sender has gone.
