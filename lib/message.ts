@@ -36,11 +36,11 @@ export type Outgoing = {
 }
 
 // ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
-const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
+export const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
 // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
-const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
+export const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
 // int ioctl(int fd, unsigned long request, void *argument)
-const ioctl = declare('ioctl', 'int', ['int', 'uint', 'pointer'])
+export const ioctl = declare('ioctl', 'int', ['int', 'uint', 'pointer'])
 
 const { MSG_DONTWAIT, MSG_NOSIGNAL, MSG_CMSG_CLOEXEC } = host.constants
 export const SEND_FLAGS = MSG_DONTWAIT | MSG_NOSIGNAL

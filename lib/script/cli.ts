@@ -14,12 +14,9 @@ import {
   type ReceiveOptions,
   type UnixConn,
 } from '../index.ts'
-import { declare } from '../libc.ts'
+import { _exit } from '../socket/pool-calls.ts'
 import { linePrinter } from './print.ts'
 import { printable } from './printable.ts'
-
-// void _exit(int status)
-const _exit = declare('_exit', 'int', ['int'])
 
 /** Prints a line on stdout: see linePrinter(). */
 export const print = linePrinter(process.stdout)

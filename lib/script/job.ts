@@ -5,12 +5,9 @@
 
 import type { UnixConn } from '../index.ts'
 import { declare, NULL, systemError } from '../libc.ts'
+import { getpgrp, tcgetpgrp } from '../stream/terminal.ts'
 import { fail } from './cli.ts'
 
-// pid_t tcgetpgrp(int fd)
-const tcgetpgrp = declare('tcgetpgrp', 'int', ['int'])
-// pid_t getpgrp(void)
-const getpgrp = declare('getpgrp', 'int', [])
 // ssize_t read(int fd, void *buffer, size_t count)
 const read = declare('read', 'size', ['int', 'pointer', 'pointer'])
 

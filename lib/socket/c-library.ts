@@ -6,11 +6,9 @@ import { constants } from 'node:os'
 
 import { buildRights } from '../cmsg.ts'
 import { host } from '../layouts.ts'
-import { allocate, declare, hasFunction } from '../libc.ts'
+import { allocate, hasFunction } from '../libc.ts'
+import { sendmsg } from '../message.ts'
 import { initMsghdr, setParts } from '../msghdr.ts'
-
-// ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
-const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
 
 /**
  * Whether sendmmsg(2) and recvmmsg(2) are the kernel's, which stops after a

@@ -1,5 +1,6 @@
 // The functions of C for sockets and descriptors, each declared once, with its
-// prototype. Those of the lesson, sendmsg(2) and recvmsg(2): lib/message.ts.
+// prototype. Those of the lesson, sendmsg(2), recvmsg(2) and ioctl(2):
+// lib/message.ts.
 // Read next: lib/socket/pool-calls.ts.
 
 import { allocate, declare } from '../libc.ts'
@@ -75,9 +76,6 @@ export const dup = declare('dup', 'int', ['int'])
 
 // int fcntl(int fd, int command, int argument)
 export const fcntl = declare('fcntl', 'int', ['int', 'int', 'int'])
-
-// int ioctl(int fd, unsigned long request, void *argument)
-export const ioctl = declare('ioctl', 'int', ['int', 'uint', 'pointer'])
 
 // int poll(struct pollfd *fds, nfds_t nfds, int timeout)
 export const poll = declare('poll', 'int', ['pointer', 'uint', 'int'])

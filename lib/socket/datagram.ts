@@ -10,7 +10,7 @@ import type { Buffer } from 'node:buffer'
 
 import { copyOf, roomFor, takeArrived } from '../arrivals.ts'
 import { host } from '../layouts.ts'
-import { allocate, declare } from '../libc.ts'
+import { allocate } from '../libc.ts'
 import {
   addressToSend,
   CONTROL_ROOM,
@@ -19,14 +19,11 @@ import {
   type Outgoing,
   RECEIVE_FLAGS,
   type Received,
+  recvmsg,
   SEND_FLAGS,
+  sendmsg,
 } from '../message.ts'
 import { initMsghdr, readMsghdr, setName, setParts } from '../msghdr.ts'
-
-// ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
-const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
-// ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
-const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
 
 /** sizeof(struct sockaddr_un), and more. */
 const NAME_ROOM = 128

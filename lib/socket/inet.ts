@@ -10,6 +10,7 @@ import { host as abi } from '../layouts.ts'
 import { check } from '../libc.ts'
 import * as c from './calls.ts'
 import { value } from './calls.ts'
+import { setOption } from './options.ts'
 import { inetAddress } from './sockaddr.ts'
 import { closeFd, ownedFd } from './unix.ts'
 
@@ -27,7 +28,7 @@ export type InetOptions = {
   readonly host: string
 }
 
-const { AF_INET, AF_INET6, SOL_SOCKET, SO_REUSEADDR } = abi.constants
+const { AF_INET, AF_INET6, SO_REUSEADDR } = abi.constants
 const { SOCK_STREAM, SOCK_DGRAM, SOCK_CLOEXEC } = abi.constants
 
 /**
@@ -81,7 +82,7 @@ function newBoundSocket(protocol: Protocol, options: InetOptions): number {
   const fd = ownedFd(check('socket', made))
   try {
     // For UDP it would let two servers share the datagrams.
-    if (protocol === 'tcp') setReuseAddress(fd)
+    if (protocol === 'tcp') check('setsockopt', setOption(fd, SO_REUSEADDR, 1))
     value.bytes.set(address)
     const bound = c.bind(fd, value.address, address.length)
     check('bind', bound, nameOf(options))
@@ -90,13 +91,6 @@ function newBoundSocket(protocol: Protocol, options: InetOptions): number {
     closeFd(fd)
     throw error
   }
-}
-
-function setReuseAddress(fd: number): void {
-  value.bytes.writeInt32LE(1)
-  const { address } = value
-  const set = c.setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, address, 4)
-  check('setsockopt', set)
 }
 
 function nameOf({ host, port }: InetOptions): string {

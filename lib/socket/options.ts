@@ -9,6 +9,7 @@ import { constants } from 'node:os'
 import type { Credentials } from '../cmsg.ts'
 import { type Abi, host } from '../layouts.ts'
 import { check, declare, systemError } from '../libc.ts'
+import { ioctl } from '../message.ts'
 import * as c from './calls.ts'
 import { value, valueLength } from './calls.ts'
 
@@ -40,6 +41,21 @@ function getOption(
   return Buffer.from(value.bytes.subarray(0, size))
 }
 
+/** The value of an option of the level SOL_SOCKET that is an int. */
+function intOption(fd: number, option: number): number {
+  return getOption(fd, SOL_SOCKET, option, 4).readInt32LE()
+}
+
+/**
+ * Sets an option of the level SOL_SOCKET whose value is an int.
+ *
+ * @returns 0 or -errno
+ */
+export function setOption(fd: number, option: number, number: number): number {
+  value.bytes.writeInt32LE(number)
+  return c.setsockopt(fd, SOL_SOCKET, option, value.address, 4)
+}
+
 /** Whether C gets this number as it is: it would take NaN, say, for 0. */
 export function isInt(fd: number): boolean {
   return (fd | 0) === fd
@@ -55,6 +71,15 @@ export function checkFd(fd: number): number {
   throw new RangeError(`Expected a file descriptor, got ${String(fd)}`)
 }
 
+/** The address that a socket is bound to, as the kernel writes it: a copy. */
+export function socketName(fd: number): Buffer {
+  valueLength.bytes.writeUInt32LE(value.bytes.length)
+  const result = c.getsockname(fd, value.address, valueLength.address)
+  check('getsockname', result)
+  const length = valueLength.bytes.readUInt32LE()
+  return Buffer.from(value.bytes.subarray(0, length))
+}
+
 /**
  * The type of a Unix socket, as a number such as SOCK_STREAM.
  *
@@ -63,11 +88,8 @@ export function checkFd(fd: number): number {
  */
 export function unixType(fd: number): number {
   checkFd(fd)
-  const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
-  valueLength.bytes.writeUInt32LE(value.bytes.length)
-  const named = c.getsockname(fd, value.address, valueLength.address)
-  check('getsockname', named)
-  const family = value.bytes[host.sockaddr_un.sun_family]
+  const type = intOption(fd, SO_TYPE)
+  const family = socketName(fd)[host.sockaddr_un.sun_family]
   if (family === AF_UNIX) return type
   throw systemError(
     'getsockname',
@@ -84,7 +106,7 @@ export function unixType(fd: number): number {
  * @throws Error EBADF, ENOTSOCK
  */
 export function socketType(fd: number): 'stream' | (string & {}) {
-  const type = getOption(fd, SOL_SOCKET, SO_TYPE, 4).readInt32LE(0)
+  const type = intOption(fd, SO_TYPE)
   if (type !== SOCK_STREAM) return 'of messages, not of a stream of bytes'
   return isListening(fd) ? 'that listens' : 'stream'
 }
@@ -92,7 +114,7 @@ export function socketType(fd: number): 'stream' | (string & {}) {
 /** Whether it is a socket that listens: SO_ACCEPTCONN in socket(7). */
 export function isListening(fd: number): boolean {
   try {
-    return getOption(fd, SOL_SOCKET, SO_ACCEPTCONN, 4).readInt32LE(0) !== 0
+    return intOption(fd, SO_ACCEPTCONN) !== 0
   } catch {
     return false // EBADF, ENOTSOCK
   }
@@ -142,9 +164,7 @@ export function readCredentials(
  * descriptors arrive, and the receiver has to close them.
  */
 export function refuseDescriptors(fd: number): void {
-  value.bytes.writeInt32LE(0)
-  const { address } = value
-  const result = c.setsockopt(fd, SOL_SOCKET, SO_PASSRIGHTS, address, 4)
+  const result = setOption(fd, SO_PASSRIGHTS, 0)
   if (result !== -constants.errno.ENOPROTOOPT) check('setsockopt', result)
 }
 
@@ -162,10 +182,7 @@ export function setPassCredentials(fd: number): void {
         'only Linux has SO_PASSCRED',
     )
   }
-  value.bytes.writeInt32LE(1)
-  const { address } = value
-  const result = c.setsockopt(fd, SOL_SOCKET, SO_PASSCRED, address, 4)
-  check('setsockopt', result)
+  check('setsockopt', setOption(fd, SO_PASSCRED, 1))
 }
 
 /**
@@ -191,14 +208,13 @@ export function setReceiveTimeout(fd: number, timeout: number): void {
  */
 export function setOutOfBandInline(fd: number): void {
   if (process.platform !== 'linux') return
-  value.bytes.writeInt32LE(1)
-  c.setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, value.address, 4)
+  setOption(fd, SO_OOBINLINE, 1)
 }
 
 /** SO_SNDBUF: what may be on its way from this socket, in bytes. */
 export function sendBufferSize(fd: number): number {
   const { SO_SNDBUF } = host.constants
-  return getOption(fd, SOL_SOCKET, SO_SNDBUF, 4).readInt32LE(0)
+  return intOption(fd, SO_SNDBUF)
 }
 
 /**
@@ -215,7 +231,7 @@ export function isHungUp(fd: number): boolean {
 /** How many bytes wait to be read from a socket. Linux only; elsewhere 0. */
 export function unreadBytes(fd: number): number {
   value.bytes.writeInt32LE(0)
-  if (process.platform === 'linux') c.ioctl(fd, FIONREAD, value.address)
+  if (process.platform === 'linux') ioctl(fd, FIONREAD, value.address)
   return value.bytes.readInt32LE()
 }
 

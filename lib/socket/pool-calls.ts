@@ -8,7 +8,7 @@ import { isMainThread } from 'node:worker_threads'
 import { declare } from '../libc.ts'
 
 // void _exit(int status)
-const _exit = declare('_exit', 'int', ['int'])
+export const _exit = declare('_exit', 'int', ['int'])
 
 let underWay = 0
 let isWatching = false

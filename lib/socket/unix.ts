@@ -8,13 +8,15 @@ import { isMainThread } from 'node:worker_threads'
 
 import { host } from '../layouts.ts'
 import { check, NULL } from '../libc.ts'
+import { ioctl } from '../message.ts'
 import * as c from './calls.ts'
-import { value, valueLength } from './calls.ts'
+import { value } from './calls.ts'
 import {
   checkFd,
   isInt,
   refuseDescriptors,
   setPassCredentials,
+  socketName,
   turnLingerOff,
   unreadBytes,
 } from './options.ts'
@@ -134,12 +136,7 @@ export function listenOn(fd: number, backlog: number): number {
  * @throws Error EBADF, ENOTSOCK
  */
 export function pathOf(fd: number): string {
-  valueLength.bytes.writeUInt32LE(value.bytes.length)
-  const result = c.getsockname(fd, value.address, valueLength.address)
-  check('getsockname', result)
-  return parseUnixAddress(
-    value.bytes.subarray(0, valueLength.bytes.readUInt32LE()),
-  )
+  return parseUnixAddress(socketName(fd))
 }
 
 /** connect(2): 0 or -errno. */
@@ -154,7 +151,7 @@ export function acceptFrom(fd: number): number {
   }
   const accepted = c.accept(fd, NULL, NULL)
   if (accepted < 0) return accepted
-  const result = c.ioctl(accepted, FIOCLEX, NULL)
+  const result = ioctl(accepted, FIOCLEX, NULL)
   if (result >= 0) return accepted
   closeFd(accepted)
   return result
@@ -172,7 +169,7 @@ export function setCloseOnExec(fd: number): number {
   // An O_PATH descriptor has no ioctl(2), and elsewhere fcntl(2) cannot be
   // given its argument (see libc.ts).
   if (isLinux) check('fcntl', c.fcntl(fd, F_SETFD, FD_CLOEXEC))
-  else check('ioctl', c.ioctl(fd, FIOCLEX, NULL))
+  else check('ioctl', ioctl(fd, FIOCLEX, NULL))
   return fd
 }
 
@@ -183,7 +180,7 @@ export function setCloseOnExec(fd: number): number {
 export function setNonBlocking(fd: number): void {
   if (!isLinux) return
   value.bytes.writeInt32LE(1)
-  c.ioctl(fd, FIONBIO, value.address)
+  ioctl(fd, FIONBIO, value.address)
 }
 
 /**

@@ -4,16 +4,17 @@
 // Read next: lib/stream/node-streams.ts.
 
 import { declare } from '../libc.ts'
-import { ioctl, value } from '../socket/calls.ts'
+import { ioctl } from '../message.ts'
+import { value } from '../socket/calls.ts'
 
 // pid_t tcgetsid(int fd)
 const tcgetsid = declare('tcgetsid', 'int', ['int'])
 // pid_t tcgetpgrp(int fd)
-const tcgetpgrp = declare('tcgetpgrp', 'int', ['int'])
+export const tcgetpgrp = declare('tcgetpgrp', 'int', ['int'])
 // pid_t getsid(pid_t pid)
 const getsid = declare('getsid', 'int', ['int'])
 // pid_t getpgrp(void)
-const getpgrp = declare('getpgrp', 'int', [])
+export const getpgrp = declare('getpgrp', 'int', [])
 
 const TIOCGPTN = 0x80045430 // <asm-generic/ioctls.h>: of a master, its number
 
