@@ -1,5 +1,5 @@
 // The one public entry: everything that a program needs, and nothing more.
-// Read next: lib/wait/abort.ts.
+// Read next: lib/wait/errors.ts.
 
 // For users of the package: a new TypeScript project has no types of Node's.
 /// <reference types="node" preserve="true" />
@@ -71,5 +71,6 @@ export {
   writableFrom,
 } from './stream/open.ts'
 export { type ConnectionsOptions, connectionsOn } from './wait/accept.ts'
+export { type ErrorCode, errorCodes } from './wait/errors.ts'
 export type { BindOptions } from './wait/listen-at.ts'
 export { type WaitOptions, waitReadable, waitWritable } from './wait/watch.ts'

@@ -78,10 +78,11 @@ function describe(name: string, node: ts.Declaration): string {
   if (ts.isFunctionDeclaration(node)) {
     return parts(`### ${name}()`, block(signatureOf(node)), textOf(node))
   }
-  // A constant, here out of an object: the text is that of its statement.
+  // A constant, with its value; those out of an object are numbers.
+  const value = ts.isVariableDeclaration(node) ? node.initializer : undefined
+  const code = `const ${name}${value ? ` = ${value.getText()}` : ': number'}`
   const statement = ts.findAncestor(node, ts.isVariableStatement)
-  const code = block(`const ${name}: number`)
-  return parts(`### ${name}`, code, statement ? textOf(statement) : '')
+  return parts(`### ${name}`, block(code), statement ? textOf(statement) : '')
 }
 
 function describeClass(name: string, node: ts.ClassDeclaration): string {

@@ -21,7 +21,13 @@ import { text } from 'node:stream/consumers'
 import { type Test, t } from 'tap'
 
 import { tcpPair } from '../examples/gotchas/tcp-pair.ts'
-import { connect, duplexFrom, pipe, serviceSocket } from '../lib/index.ts'
+import {
+  connect,
+  duplexFrom,
+  errorCodes,
+  pipe,
+  serviceSocket,
+} from '../lib/index.ts'
 import { declarations, namesOn, PAGE, withApi, withoutApi } from './api.ts'
 import { newTerminal } from './lib/stream/support.ts'
 import { type Block, blocksOf, pages, proseOf, read, rowsOf } from './readme.ts'
@@ -68,6 +74,9 @@ t.test('the list of error codes is complete', async (t) => {
   const said = new Set(described.match(/\b[A-Z_]{3,}\b/g)?.filter(isCode))
   t.ok(listed.length > 20)
   t.strictSame(listed, [...said].sort())
+  const ofNode = ['ERR_INVALID_FD_TYPE']
+  const ours = listed.filter((code) => /^(ERR_|ABORT_ERR)/.test(code))
+  t.strictSame(ours, [...errorCodes, ...ofNode].sort())
 })
 
 t.test('every block is one that is executed, or checked', async (t) => {

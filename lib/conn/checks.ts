@@ -28,6 +28,7 @@ import {
   unreadBytes,
 } from '../socket/options.ts'
 import { closeReceived } from '../socket/unix.ts'
+import { codedError } from '../wait/errors.ts'
 import type { ReceivedFds } from './limits.ts'
 
 const NOTHING = Buffer.alloc(0)
@@ -221,30 +222,29 @@ export function closeAll(fds: readonly number[]): void {
 }
 
 function truncated(got: number, data: Buffer): Error {
-  return Object.assign(
-    new Error(
-      'Expected whole ancillary data, got it truncated (MSG_CTRUNC): ' +
-        `closed the ${got} descriptors that came; is the limit of open ` +
-        `descriptors (${descriptorLimit()}, RLIMIT_NOFILE) reached?`,
-    ),
-    { code: 'ERR_FDS_TRUNCATED', data },
+  return codedError(
+    'ERR_FDS_TRUNCATED',
+    'Expected whole ancillary data, got it truncated (MSG_CTRUNC): ' +
+      `closed the ${got} descriptors that came; is the limit of open ` +
+      `descriptors (${descriptorLimit()}, RLIMIT_NOFILE) reached?`,
+    { data },
   )
 }
 
 // Linux tells the length of the whole, for datagrams.
 function messageTruncated({ data, length }: Received & { length?: number }) {
   const whole = length === undefined ? 'a longer one' : `one of ${length}`
-  return Object.assign(
-    new Error(
-      `Expected a message of at most ${data.length} bytes, got ${whole}`,
-    ),
-    { code: 'ERR_MESSAGE_TRUNCATED', data },
+  return codedError(
+    'ERR_MESSAGE_TRUNCATED',
+    `Expected a message of at most ${data.length} bytes, got ${whole}`,
+    { data },
   )
 }
 
 function tooMany(maxFds: number, got: number, data: Buffer): Error {
-  return Object.assign(
-    new Error(`Expected at most ${maxFds} descriptors, got ${got}: closed all`),
-    { code: 'ERR_TOO_MANY_FDS', data },
+  return codedError(
+    'ERR_TOO_MANY_FDS',
+    `Expected at most ${maxFds} descriptors, got ${got}: closed all`,
+    { data },
   )
 }

@@ -22,6 +22,7 @@ import {
   tiePairToThread,
   typeNumber,
 } from '../socket/unix.ts'
+import { codedError } from '../wait/errors.ts'
 import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
 import { messagesOf } from './ahead.ts'
 import {
@@ -349,9 +350,10 @@ function checkMessage(message: Received, maxFds: number): ReceivedMessage {
 
 function cutShort(size: number, pieces: readonly Buffer[]): Error {
   const data = Buffer.concat(pieces)
-  return Object.assign(
-    new Error(`Expected ${size} bytes, got ${data.length} and the end of file`),
-    { code: 'ERR_STREAM_PREMATURE_CLOSE', data },
+  return codedError(
+    'ERR_STREAM_PREMATURE_CLOSE',
+    `Expected ${size} bytes, got ${data.length} and the end of file`,
+    { data },
   )
 }
 

@@ -13,7 +13,7 @@ import {
   type SocketOptions,
   tieToThread,
 } from '../socket/unix.ts'
-import { abortError } from '../wait/abort.ts'
+import { abortError } from '../wait/errors.ts'
 import { UnixConn } from './conn.ts'
 import { checkSignal } from './limits.ts'
 

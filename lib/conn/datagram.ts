@@ -27,6 +27,7 @@ import {
   typeNumber,
 } from '../socket/unix.ts'
 import { warn } from '../wait/accept.ts'
+import { codedError } from '../wait/errors.ts'
 import { Line } from '../wait/line.ts'
 import {
   type BindOptions,
@@ -355,8 +356,7 @@ export class UnixDatagram {
 }
 
 function closedError(): Error {
-  return Object.assign(new Error('The socket is closed'), {
-    code: 'ERR_SOCKET_CLOSED',
+  return codedError('ERR_SOCKET_CLOSED', 'The socket is closed', {
     syscall: 'sendmsg',
   })
 }

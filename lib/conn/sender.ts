@@ -9,6 +9,7 @@ import { systemError } from '../libc.ts'
 import { type Outgoing, sendNow } from '../message.ts'
 import { canBatch, MAX_BATCH, sendBatch } from '../socket/batch.ts'
 import { shutdownWriting } from '../socket/unix.ts'
+import { codedError } from '../wait/errors.ts'
 import { Line } from '../wait/line.ts'
 import { type Watch, WRITABLE } from '../wait/watch.ts'
 import { whyNotSent } from './checks.ts'
@@ -201,18 +202,15 @@ function dataChanged({ data, dataLength }: Unsent): Error {
 }
 
 function endedError(): Error {
-  return Object.assign(
-    new Error('The sending side has ended: end() was called'),
-    {
-      code: 'ERR_STREAM_WRITE_AFTER_END',
-      syscall: 'sendmsg',
-    },
+  return codedError(
+    'ERR_STREAM_WRITE_AFTER_END',
+    'The sending side has ended: end() was called',
+    { syscall: 'sendmsg' },
   )
 }
 
 function closedError(): Error {
-  return Object.assign(new Error('The connection is closed'), {
-    code: 'ERR_SOCKET_CLOSED',
+  return codedError('ERR_SOCKET_CLOSED', 'The connection is closed', {
     syscall: 'sendmsg',
   })
 }

@@ -5,7 +5,7 @@
 // first (Array.shift does, beyond some thousands).
 // Read next: lib/wait/retry.ts.
 
-import { abortError } from './abort.ts'
+import { abortError } from './errors.ts'
 
 /** A call in line: what it asks for, and what settles its promise. */
 type Place<T> = {
