@@ -25,9 +25,9 @@ export type Frame = {
 
 /** What a peer may send at most. */
 export type FrameOptions = {
-  /** Most descriptors that a frame may bring: none unless given. */
+  /** At most so many descriptors with a frame. Default: none. */
   readonly maxFds?: number
-  /** Most bytes of a line, 4096 unless given. */
+  /** At most so many bytes in a line. Default: 4096. */
   readonly maxBytes?: number
   /** Ends the wait for a frame, and the frames, with an AbortError. */
   readonly signal?: AbortSignal | undefined
