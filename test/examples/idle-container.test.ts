@@ -602,8 +602,15 @@ t.test('mistakes are told in one line', async (t) => {
       2,
       /Expected --most as a number, got "x"/,
     ),
+    expect(CONTAINER, ['-m', '0'], 2, /Expected --most from 1 to .*, got "0"/),
     expect(CONTAINER, ['package.json'], 1, /EADDRINUSE package.json/),
-    expect(FRONT, ['--idle', '0'], 2, /Expected --idle in seconds, got "0"/),
+    expect(FRONT, ['--idle', '0'], 2, /Expected --idle from .*, got "0"\n/),
+    expect(
+      FRONT,
+      ['--idle', '1e3'],
+      2,
+      /Expected --idle in seconds, got "1e3"/,
+    ),
     expect(FRONT, ['--port', 'x'], 2, /Expected --port as a number, got "x"/),
     expect(FRONT, ['--port', port, path], 1, /EADDRINUSE .* port \d+\n$/),
   ])

@@ -198,8 +198,11 @@ t.test('screen.ts says what is wrong', async (t) => {
   await expect(SCREEN, ['--help'], 0, /^Usage: .*screen\.ts \[OPTIONS\]/)
   await expect(SCREEN, ['a', 'b'], 2, /Expected 0 to 1 arguments, got 2\n/)
   await expect(SCREEN, ['-p', 'x'], 2, /Expected --port as a number, got "x"/)
-  await expect(SCREEN, ['-w', '0'], 2, /Expected --wait in seconds, got "0"/)
-  await expect(SCREEN, ['-p', '65536'], 1, /^screen\.ts: .*65536/)
+  const port = /^screen\.ts: Expected --port from 0 to 65535, got "65536"\n/
+  await expect(SCREEN, ['-p', '65536'], 2, port)
+  await expect(SCREEN, ['-w', 'x'], 2, /Expected --wait in seconds, got "x"/)
+  const wait = /Expected --wait from 0\.001 to 2147483 seconds, got "0"/
+  await expect(SCREEN, ['-w', '0'], 2, wait)
   await expect(SCREEN, ['-a', 'localhost'], 1, /^screen\.ts: .*localhost/)
   const taken = `${await freePort()}`
   const first = new Running(t, script(SCREEN, '-p', taken))

@@ -207,6 +207,8 @@ t.test('run.ts says what is wrong', async (t) => {
   await expect(RUN, [], 2, /Expected 1 argument, got 0\n/)
   await expect(RUN, ['-n', 'x', disk], 2, /Expected --nbd as a number, got "x"/)
   await expect(RUN, ['-v', '', disk], 2, /Expected --vnc as a number, got ""/)
+  const range = /Expected --vnc from 0 to 65535, got "70000"/
+  await expect(RUN, ['-v', '70000', disk], 2, range)
   await expect(RUN, [join(folder, 'none')], 1, /^run\.ts: ENOENT: .*none'\n$/)
   await expect(
     RUN,

@@ -617,6 +617,9 @@ t.test(
     const { code, stderr } = await run(t, SERVICE)
     t.equal(code, 2)
     t.match(stderr, 'Expected sockets from an activator, or a PORT\n')
+    const other = await run(t, [...SERVICE, '65536'])
+    t.equal(other.code, 2)
+    t.match(other.stderr, 'Expected PORT from 0 to 65535, got "65536"\n')
   },
 )
 

@@ -549,7 +549,7 @@ t.test('says what is wrong with its command line', async (t) => {
   const wrong: [string[], RegExp][] = [
     [['-l', 'web'], /Expected PORT, .* or a path with a slash, got web/],
     [['-l', '80', '-l', '127.0.0.1:80'], /Expected different addresses/],
-    [['-d', 'soon'], /Expected --deadline in seconds, got soon/],
+    [['-d', 'soon'], /Expected --deadline in seconds, got "soon"/],
   ]
   const help = run(t, script(SERVER, '--help'))
   const check = async ([args, expected]: (typeof wrong)[number]) => {
