@@ -19,6 +19,13 @@ import {
 import { host } from '../lib/layouts.ts'
 import { allocate, check, declare } from '../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../lib/msghdr.ts'
+import { commandLine, help } from '../lib/script/cli.ts'
+
+const USAGE = `Usage: ./examples/bare.ts
+Sends a descriptor of this file over a socket pair, receives it under another
+number, and prints both numbers and the first line, read through the second.`
+
+commandLine(USAGE, { options: help }, [0, 0])
 
 // The three functions of libc, with their prototypes.
 // int socketpair(int domain, int type, int protocol, int sv[2])

@@ -23,7 +23,13 @@ import { buildRights, descriptorsIn, spaceFor } from '../lib/cmsg.ts'
 import { type Abi, abis, host } from '../lib/layouts.ts'
 import { allocate, check, declare } from '../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../lib/msghdr.ts'
-import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
+import {
+  commandLine,
+  help,
+  numberOption,
+  orFail,
+  usageError,
+} from '../lib/script/cli.ts'
 
 const HERE = `${process.platform}-${process.arch}`
 const MOST_ROOM = 65536 // bytes
@@ -64,9 +70,10 @@ const { values } = commandLine(
 )
 const isHere = values.abi === HERE
 const abi = abiOf(values.abi)
-const count = number('--fds N', values.fds, 1, abi.maxFds)
+const count = numberOption(USAGE, '--fds N', values.fds, [1, abi.maxFds])
 const need = spaceFor(count * INT, abi)
-const room = number('--room N', values.room ?? `${need}`, 0, MOST_ROOM)
+const wanted = values.room ?? `${need}`
+const room = numberOption(USAGE, '--room N', wanted, [0, MOST_ROOM])
 if (!isHere && values.room !== undefined)
   usageError(USAGE, `Expected no --room: ${values.abi} receives nothing here`)
 
@@ -93,13 +100,8 @@ type Message = {
 console.log(`Structs of ${values.abi}. Each line: offset in the struct, bytes \
 in the order of
 memory (the lowest of a number first), field, meaning.`)
-if (isHere) {
-  try {
-    pass()
-  } catch (error) {
-    fail(error)
-  }
-} else build()
+if (isHere) orFail(pass)
+else build()
 
 /** Sends descriptors to itself; shows the memory of sender and receiver. */
 function pass(): void {
@@ -427,12 +429,4 @@ function abiOf(name: string): Abi {
   if (found !== undefined) return found
   const names = Object.keys(abis).join(', ')
   return usageError(USAGE, `Expected --abi of ${names}, got "${name}"`)
-}
-
-// parseArgs knows strings only.
-function number(name: string, value: string, least: number, most: number) {
-  if (/^\d{1,5}$/.test(value) && +value >= least && +value <= most)
-    return +value
-  const expected = `${name} from ${least} to ${most}`
-  return usageError(USAGE, `Expected ${expected}, got "${value}"`)
 }

@@ -54,7 +54,8 @@ t.test('without strace it says so, and exits 2', async (t) => {
 t.test('mistakes on the command line are told', async (t) => {
   for (const [args, text] of [
     [['--only', 'nothing'], /Expected a program that is there, got nothing/],
-    [['--jobs', '0'], /Expected --jobs as a number, got 0/],
+    [['--jobs', '0'], /Expected --jobs from 1 to 1000, got "0"/],
+    [['--seed', 'x'], /Expected --seed as a number, got "x"/],
     [['--minutes', 'x'], /Expected --minutes as a number, got x/],
   ] as const) {
     const { code, stderr } = await run(t, script(FAULTS, ...args))

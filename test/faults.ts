@@ -16,6 +16,7 @@ import {
   commandLine,
   help,
   messageOf,
+  numberOption,
   onStop,
   usageError,
 } from '../lib/script/cli.ts'
@@ -52,8 +53,8 @@ const { values } = commandLine(
   },
   [0, 0],
 )
-const jobs = number('jobs')
-const seed = number('seed')
+const jobs = numberOption(USAGE, '--jobs', values.jobs, [1, 1000])
+const seed = numberOption(USAGE, '--seed', values.seed, [0, 999_999_999])
 await checkStrace()
 
 type Target = { name: string; scenario: Scenario; inClient: boolean }
@@ -175,12 +176,6 @@ function minutes(): number {
     USAGE,
     `Expected --minutes as a number, got ${values.minutes}`,
   )
-}
-
-function number(name: 'seed' | 'jobs'): number {
-  const text = values[name]
-  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text)
-  return usageError(USAGE, `Expected --${name} as a number, got ${text}`)
 }
 
 // Attached, as to a server: not all that may trace their children may do this.

@@ -30,6 +30,7 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
   usageError,
 } from '../../lib/script/cli.ts'
@@ -67,16 +68,17 @@ const { values, positionals } = commandLine(
   },
   [0, Number.POSITIVE_INFINITY],
 )
-const { address, data } = values
-const localPort = number('-p LOCALPORT', values['local-port'], 65535)
-const port = number('-P PORT', values.port, 65535)
+const { address, data, 'local-port': local } = values
+const localPort = numberOption(USAGE, '-p LOCALPORT', local, [1, 65535])
+const port = numberOption(USAGE, '-P PORT', values.port, [1, 65535])
 if (isIP(address) === 0)
   usageError(USAGE, `Expected -A ADDR in digits, got "${address}"`)
 if (data === undefined) usageError(USAGE, 'Expected -d DATA')
 const ownUid = process.getuid?.()
 if (ownUid === 0 && values.uid === undefined)
   usageError(USAGE, "Expected -u UID: root has to name the child's user")
-const uid = number('-u UID', values.uid ?? `${ownUid}`, 2 ** 32 - 2)
+const user = values.uid ?? `${ownUid}`
+const uid = numberOption(USAGE, '-u UID', user, [1, 2 ** 32 - 2])
 
 // The child inherits one end of this, and no other descriptor but 0, 1 and 2:
 // the TCP sockets do not exist yet, and are close-on-exec when they do. Its end
@@ -184,10 +186,4 @@ function make(request: string): number | string {
     const missing = 'root or CAP_NET_BIND_SERVICE, or a higher LOCALPORT'
     return `${messageOf(error)}: needs ${missing}`
   }
-}
-
-// parseArgs knows strings only.
-function number(name: string, value: string, most: number): number {
-  if (/^\d+$/.test(value) && +value >= 1 && +value <= most) return +value
-  return usageError(USAGE, `Expected ${name} from 1 to ${most}, got "${value}"`)
 }

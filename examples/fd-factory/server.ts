@@ -15,8 +15,9 @@ import {
   commandLine,
   fail,
   help,
+  numberOption,
   onStop,
-  usageError,
+  PORTS,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 
@@ -30,15 +31,13 @@ const { values } = commandLine(
   {
     options: {
       ...help,
-      port: { type: 'string', short: 'p' },
+      port: { type: 'string', short: 'p', default: '' },
       address: { type: 'string', short: 'a', default: '127.0.0.1' },
     },
   },
   [0, 0],
 )
-const port = Number(values.port)
-if (!/^\d+$/.test(values.port ?? '') || port > 65535)
-  usageError(USAGE, `Expected -p PORT, got ${values.port}`)
+const port = numberOption(USAGE, '-p PORT', values.port, PORTS)
 
 /** Bytes that are kept for the report. All are echoed. */
 const MOST_REPORTED = 1000

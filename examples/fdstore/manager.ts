@@ -30,6 +30,7 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
   print,
   usageError,
@@ -59,10 +60,8 @@ const options = {
 } as const
 const { args, command } = cutAtCommand(options)
 const { values } = commandLine(USAGE, { args, options }, [0, 0])
-if (!/^\d{1,6}$/.test(values.most))
-  usageError(USAGE, `Expected --most as a number, got "${values.most}"`)
+const most = numberOption(USAGE, '--most', values.most, [0, 999_999])
 if (command.length === 0) usageError(USAGE, 'Expected COMMAND, got none')
-const most = Number(values.most)
 
 /** In the order in which they came. Several may have the same name. */
 const store: { readonly name: string; readonly fd: number }[] = []

@@ -40,9 +40,10 @@ import {
   help,
   kindOf,
   messageOf,
+  numberOption,
   onStop,
+  PORTS,
   print,
-  usageError,
 } from '../../lib/script/cli.ts'
 import { linesOf } from '../../lib/script/lines.ts'
 
@@ -69,9 +70,7 @@ const { values } = commandLine(
   },
   [0, 0],
 )
-if (!/^\d{1,5}$/.test(values.port))
-  usageError(USAGE, `Expected --port as a number, got "${values.port}"`)
-const port = Number(values.port)
+const port = numberOption(USAGE, '--port', values.port, PORTS)
 
 const stop = new AbortController()
 onStop(() => stop.abort())

@@ -25,8 +25,9 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
-  usageError,
+  secondsOption,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { openChecked, openDirectory, sizeOf } from './checked.ts'
@@ -63,11 +64,12 @@ const { values, positionals } = commandLine(
   },
   [1, 2],
 )
+const ANY = [0, Number.MAX_SAFE_INTEGER] as const
 const limits = {
-  maxSize: number('--max-size', values['max-size']),
-  maxAge: number('--max-age', values['max-age']),
+  maxSize: numberOption(USAGE, '--max-size', values['max-size'], ANY),
+  maxAge: numberOption(USAGE, '--max-age', values['max-age'], ANY),
 }
-const patience = number('--patience', values.patience, 6)
+const patience = secondsOption(USAGE, '--patience', values.patience)
 const [folder = '', path = defaultSocketPath('fdpass-file-broker')] =
   positionals
 
@@ -94,9 +96,9 @@ async function serve(conn: UnixConn): Promise<void> {
   const taken = places.get(uid) ?? 0
   places.set(uid, taken + 1)
   const timer = setTimeout(() => {
-    log(client, `Expected to be done in ${patience} s, hung up`)
+    log(client, `Expected to be done in ${patience / 1000} s, hung up`)
     conn.close()
-  }, patience * 1000)
+  }, patience)
   try {
     if (taken >= perUser)
       throw new Error(`Expected at most ${perUser} clients of one user`)
@@ -165,9 +167,4 @@ function log(client: string, text: string): void {
 // Without the message of a failed system call, which names our paths.
 function reason(error: unknown): string {
   return codeOf(error) ?? messageOf(error)
-}
-
-function number(option: string, text: string, digits = 15): number {
-  if (/^\d+$/.test(text) && text.length <= digits) return Number(text)
-  return usageError(USAGE, `Expected ${option} as a number, got "${text}"`)
 }

@@ -1,17 +1,17 @@
 // What the gotchas share: a socket pair with the two calls on it, as bare as
-// they are in C, and the line that each prints. Each gotcha is a process of its
-// own, whose descriptors the kernel closes at its end.
+// they are in C, the line that each prints, and --help. Each gotcha is a process
+// of its own, whose descriptors the kernel closes at its end.
 
 import { mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs'
 import { constants, tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 import { cmsgSpace, descriptorsIn, unixRights } from '../../lib/cmsg.ts'
 import { host } from '../../lib/layouts.ts'
 import { allocate, declare, systemError } from '../../lib/libc.ts'
 import { initMsghdr, readMsghdr, setParts } from '../../lib/msghdr.ts'
-import { codeOf } from '../../lib/script/cli.ts'
+import { codeOf, commandLine, help } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
 
@@ -19,6 +19,25 @@ import { newSocketpair } from '../../lib/socket/unix.ts'
 const sendmsg = declare('sendmsg', 'size', ['int', 'pointer', 'int'])
 // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])
+
+const script = process.argv[1] ?? ''
+
+/** Those that have options, and read them themselves. */
+const WITH_OPTIONS = ['truncation.ts']
+
+// Before the gotcha begins, as it imports this file.
+if (!WITH_OPTIONS.includes(basename(script)))
+  commandLine(usageOf(script), { options: help }, [0, 0])
+
+// Its header says what it tries.
+function usageOf(file: string): string {
+  const source = readFileSync(file, 'utf8')
+  const [, header = ''] = /\n\n((?:\/\/.*\n)+)/.exec(source) ?? []
+  return `Usage: ./examples/gotchas/${basename(file)}
+${header.replaceAll(/^\/\/ ?/gm, '')}
+Tries it on this machine, and prints in one line whether it is so, what is
+claimed, what was expected and what was observed. Exits 1 if it is not so.`
+}
 
 /** What the gotchas pass when it does not matter what. */
 export const NULL = openSync('/dev/null', 'r')

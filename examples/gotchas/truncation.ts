@@ -7,7 +7,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // Open recvmsg(2) beside it.
 
 import { cmsgLen } from '../../lib/index.ts'
-import { commandLine, help, usageError } from '../../lib/script/cli.ts'
+import { commandLine, help, numberOption } from '../../lib/script/cli.ts'
 import { check, NULL, pair, receive, send } from './gotcha.ts'
 
 const USAGE = `Usage: ./examples/gotchas/truncation.ts [--room BYTES]
@@ -21,9 +21,7 @@ const { values } = commandLine(
   { options: { ...help, room: { type: 'string', default: '24' } } },
   [0, 0],
 )
-const room = Number(values.room)
-if (!/^\d{1,5}$/.test(values.room) || room > MOST)
-  usageError(USAGE, `Expected BYTES from 0 to ${MOST}, got ${values.room}`)
+const room = numberOption(USAGE, 'BYTES', values.room, [0, MOST])
 const fit = Math.max(0, Math.min(SENT, Math.floor((room - cmsgLen(0)) / 4)))
 
 const [near, far] = pair()

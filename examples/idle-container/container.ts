@@ -36,8 +36,8 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
-  usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 
@@ -69,10 +69,9 @@ const { values, positionals } = commandLine(
   },
   [0, 1],
 )
-if (!/^\d{1,8}$/.test(values.most))
-  usageError(USAGE, `Expected --most as a number, got "${values.most}"`)
+const wanted = numberOption(USAGE, '--most', values.most, [1, 99_999_999])
 // Without a free descriptor a connection that is parked would be lost.
-const most = Math.min(Number(values.most), descriptorLimit() - RESERVE)
+const most = Math.min(wanted, descriptorLimit() - RESERVE)
 if (most < 1)
   fail(`Expected a limit of open descriptors above ${RESERVE} (ulimit -n)`)
 const path = positionals[0] ?? defaultSocketPath('fdpass-idle')

@@ -23,9 +23,12 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
+  orFail,
+  PORTS,
   print,
-  usageError,
+  secondsOption,
 } from '../../lib/script/cli.ts'
 import { Live, type Session } from './live.ts'
 import { Parking } from './parking.ts'
@@ -56,10 +59,9 @@ const { values, positionals } = commandLine(
   },
   [0, 1],
 )
-const idle = milliseconds('--idle', values.idle)
-const patience = milliseconds('--patience', values.patience)
-if (!/^\d+$/.test(values.port))
-  usageError(USAGE, `Expected --port as a number, got "${values.port}"`)
+const port = numberOption(USAGE, '--port', values.port, PORTS)
+const idle = secondsOption(USAGE, '--idle', values.idle)
+const patience = secondsOption(USAGE, '--patience', values.patience)
 const path = positionals[0] ?? defaultSocketPath('fdpass-idle')
 const log = values.quiet ? (): void => {} : print
 
@@ -80,8 +82,9 @@ const parking = new Parking(path, {
   countLive: () => live.size,
 })
 
-const listening = listenOn(Number(values.port))
-print(`Front ready on 127.0.0.1:${values.port}, pid ${process.pid}`)
+const host = '127.0.0.1'
+const listening = orFail(() => serviceSocket('tcp', { host, port }))
+print(`Front ready on ${host}:${port}, pid ${process.pid}`)
 void parking.run(stop.signal) // not awaited: clients are served meanwhile
 
 let id = 0
@@ -123,18 +126,4 @@ async function whenRoom(): Promise<void> {
   while (live.size >= most && !signal.aborted) {
     await once(changes, 'close', { signal }).catch(() => {})
   }
-}
-
-function listenOn(port: number): number {
-  try {
-    return serviceSocket('tcp', { host: '127.0.0.1', port })
-  } catch (error) {
-    return fail(error)
-  }
-}
-
-function milliseconds(option: string, text: string): number {
-  const value = Number(text) * 1000
-  if (value >= 1 && value < 2 ** 31) return value
-  return usageError(USAGE, `Expected ${option} in seconds, got "${text}"`)
 }

@@ -24,6 +24,7 @@ import {
   dial,
   fail,
   help,
+  numberOption,
   onStop,
   ownPeer,
   usageError,
@@ -53,9 +54,9 @@ const { values, positionals } = commandLine(
   { args: own, options, allowPositionals: true },
   [1, 1],
 )
-const [port] = positionals
+const [given = ''] = positionals
+const port = numberOption(USAGE, 'PORT', given, [1, 65535])
 const { address, udp } = values
-if (!/^\d+$/.test(port ?? '')) usageError(USAGE, `Expected PORT, got ${port}`)
 if (udp && command === undefined) usageError(USAGE, 'Expected COMMAND with -u')
 const path = values.socket ?? defaultSocketPath('fdpass-port-broker')
 
@@ -70,9 +71,7 @@ async function obtain(): Promise<number> {
   ownPeer(conn)
   const protocol = udp ? 'udp' : 'tcp'
   // If the server has hung up, what it said before tells more than EPIPE.
-  await sendFrame(conn, { protocol, address, port: Number(port) }).catch(
-    () => {},
-  )
+  await sendFrame(conn, { protocol, address, port }).catch(() => {})
   for await (const { value, fds } of framesOf(conn, { maxFds: 1 })) {
     const [fd] = fds
     if (fd === undefined) fail(value.error)

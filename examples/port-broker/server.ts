@@ -34,7 +34,7 @@ import {
   help,
   messageOf,
   onStop,
-  usageError,
+  secondsOption,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 import {
@@ -64,9 +64,7 @@ const { values, positionals } = commandLine(
   },
   [1, 2],
 )
-const patience = Number(values.patience)
-if (!/^\d{1,6}$/.test(values.patience))
-  usageError(USAGE, `Expected --patience as a number, got ${values.patience}`)
+const patience = secondsOption(USAGE, '--patience', values.patience)
 const [file = '', path = defaultSocketPath('fdpass-port-broker')] = positionals
 
 let rules = load(fail)
@@ -105,9 +103,9 @@ async function serve(conn: UnixConn): Promise<void> {
   const taken = places.get(peer.uid) ?? 0
   places.set(peer.uid, taken + 1)
   const timer = setTimeout(() => {
-    log(`${who}: Expected to be done in ${patience} s, hung up`)
+    log(`${who}: Expected to be done in ${patience / 1000} s, hung up`)
     conn.close()
-  }, patience * 1000)
+  }, patience)
   try {
     if (taken >= PER_USER)
       throw new Error(`Expected at most ${PER_USER} clients of one user`)

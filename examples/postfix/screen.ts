@@ -34,9 +34,12 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
+  orFail,
+  PORTS,
   print,
-  usageError,
+  secondsOption,
 } from '../../lib/script/cli.ts'
 
 const USAGE = `Usage: ./examples/postfix/screen.ts [OPTIONS] [SERVICE]
@@ -74,18 +77,14 @@ const { values, positionals } = commandLine(
 )
 const [service = '/var/spool/postfix/private/smtpd'] = positionals
 const { address } = values
-const port = Number(values.port)
-if (!/^\d{1,5}$/.test(values.port))
-  usageError(USAGE, `Expected --port as a number, got "${values.port}"`)
-const silence = Number(values.wait) * 1000
-if (!(silence >= 1 && silence < 2 ** 31))
-  usageError(USAGE, `Expected --wait in seconds, got "${values.wait}"`)
+const port = numberOption(USAGE, '--port', values.port, PORTS)
+const silence = secondsOption(USAGE, '--wait', values.wait)
 
 const stop = new AbortController()
 onStop(() => stop.abort())
 
 const clients = new Set<Socket>()
-const listening = listenOn()
+const listening = orFail(() => serviceSocket('tcp', { host: address, port }))
 print(`Ready on ${address} port ${port}, pid ${process.pid}`)
 try {
   for await (const fd of connectionsOn(listening, { signal: stop.signal }))
@@ -164,12 +163,4 @@ function turnAway(client: Socket, reply: string): void {
   client.resume()
   setTimeout(() => client.destroy(), PATIENCE).unref()
   client.unref() // Ctrl-C does not wait for it
-}
-
-function listenOn(): number {
-  try {
-    return serviceSocket('tcp', { host: address, port })
-  } catch (error) {
-    return fail(error)
-  }
 }

@@ -34,9 +34,11 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
+  orFail,
+  PORTS,
   print,
-  usageError,
 } from '../../lib/script/cli.ts'
 import { Monitor } from './monitor.ts'
 
@@ -77,9 +79,9 @@ const [file = ''] = positionals
 const { writable } = values
 
 // What can fail comes first, before there is a QEMU that would have to be ended.
-const nbdPort = portOf('--nbd', values.nbd)
-const vncPort = portOf('--vnc', values.vnc)
-const disk = openDisk()
+const nbdPort = numberOption(USAGE, '--nbd', values.nbd, PORTS)
+const vncPort = numberOption(USAGE, '--vnc', values.vnc, PORTS)
+const disk = orFail(openDisk)
 const nbd = listenOn(nbdPort)
 const screen = listenOn(vncPort)
 
@@ -187,25 +189,12 @@ async function ended(signal?: NodeJS.Signals): Promise<void> {
 // O_NONBLOCK, as opening a FIFO would wait for its other end.
 function openDisk(): number {
   const { O_RDONLY, O_RDWR, O_NONBLOCK } = constants
-  try {
-    const fd = openSync(file, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK)
-    const { kind } = describeFd(fd)
-    if (kind === 'file' || kind === 'block device') return fd
-    throw new Error(`Expected a file or a block device, got a ${kind}: ${file}`)
-  } catch (error) {
-    return fail(error)
-  }
+  const fd = openSync(file, (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK)
+  const { kind } = describeFd(fd)
+  if (kind === 'file' || kind === 'block device') return fd
+  throw new Error(`Expected a file or a block device, got a ${kind}: ${file}`)
 }
 
 function listenOn(port: number): number {
-  try {
-    return serviceSocket('tcp', { host: '127.0.0.1', port })
-  } catch (error) {
-    return fail(error)
-  }
-}
-
-function portOf(option: string, text: string): number {
-  if (/^\d{1,5}$/.test(text)) return Number(text)
-  return usageError(USAGE, `Expected ${option} as a number, got "${text}"`)
+  return orFail(() => serviceSocket('tcp', { host: '127.0.0.1', port }))
 }

@@ -20,7 +20,7 @@ import {
   serviceSocket,
   waitReadable,
 } from '../../lib/index.ts'
-import { fail, messageOf, onStop } from '../../lib/script/cli.ts'
+import { fail, messageOf, onStop, orFail } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { listenFds } from './listen-fds.ts'
 import { MOST_INSTANCES, settings } from './settings.ts'
@@ -28,7 +28,9 @@ import { environment, exitOf, start } from './start.ts'
 
 // An activator may itself have been activated. The sockets that it was given go
 // to the command, like those that it opens.
-const passed = passedSockets()
+const passed = orFail(listenFds).map(({ fd }) => {
+  return new ListeningSocket(fd, `fd ${fd}`)
+})
 const { addresses, accept, datagram, inetd, names, setenv, command } = settings(
   passed.length,
 )
@@ -131,14 +133,6 @@ async function ended(child: ChildProcess): Promise<number> {
     return code
   } finally {
     commands.delete(child)
-  }
-}
-
-function passedSockets(): ListeningSocket[] {
-  try {
-    return listenFds().map(({ fd }) => new ListeningSocket(fd, `fd ${fd}`))
-  } catch (error) {
-    return fail(error)
   }
 }
 

@@ -23,11 +23,14 @@ import {
   fail,
   help,
   messageOf,
+  numberOption,
   onStop,
+  orFail,
+  PORTS,
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
-import { type ListenFd, listenFds, otherAddressee } from './listen-fds.ts'
+import { listenFds, otherAddressee } from './listen-fds.ts'
 
 const USAGE = `Usage: ./examples/socket-activation/service.ts [PORT]
 Serves HTTP on the sockets that it was started with (LISTEN_FDS), or, if there
@@ -41,7 +44,7 @@ const { positionals } = commandLine(
 
 const servers: Server[] = []
 const other = otherAddressee()
-const passed = passedSockets()
+const passed = orFail(listenFds)
 for (const { fd, name } of passed) {
   const server = await serve({ fd }, name)
   console.log(
@@ -80,16 +83,8 @@ async function serve(
 
 function ownPort(): number {
   const [port] = positionals
-  if (port !== undefined && /^\d{1,5}$/.test(port)) return Number(port)
+  if (port !== undefined) return numberOption(USAGE, 'PORT', port, PORTS)
   const expected = 'Expected sockets from an activator, or a PORT'
   if (!other) return usageError(USAGE, expected)
   return usageError(USAGE, `${expected}: ${other}; a wrapper has to exec it`)
-}
-
-function passedSockets(): ListenFd[] {
-  try {
-    return listenFds()
-  } catch (error) {
-    return fail(error)
-  }
 }

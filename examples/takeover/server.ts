@@ -34,6 +34,7 @@ import {
   help,
   messageOf,
   onStop,
+  secondsOption,
   usageError,
 } from '../../lib/script/cli.ts'
 import { printable } from '../../lib/script/printable.ts'
@@ -64,8 +65,8 @@ const { values } = commandLine(
 )
 const control = resolve(values.control ?? defaultSocketPath('takeover'))
 const addresses = checkedAddresses(values.listen)
-const deadline = milliseconds('--deadline', values.deadline)
-const patience = milliseconds('--patience', values.patience)
+const deadline = secondsOption(USAGE, '--deadline', values.deadline, 0)
+const patience = secondsOption(USAGE, '--patience', values.patience)
 
 // What can fail comes first, while the predecessor still serves alone. Without
 // one, having the control socket is what makes us the only server here.
@@ -186,10 +187,4 @@ function checkedAddresses(texts: readonly string[]): string[] {
   } catch (error) {
     return usageError(USAGE, messageOf(error))
   }
-}
-
-function milliseconds(option: string, text: string): number {
-  if (!/^\d{1,5}(\.\d+)?$/.test(text))
-    usageError(USAGE, `Expected ${option} in seconds, got ${text}`)
-  return Number(text) * 1000
 }

@@ -17,6 +17,7 @@ import {
   dial,
   fail,
   help,
+  orFail,
   ownPeer,
   print,
 } from '../../lib/script/cli.ts'
@@ -41,7 +42,7 @@ const { values, positionals: files } = commandLine(
 )
 const path = values.socket ?? defaultSocketPath('fdpass-files')
 
-const fds = files.map((file) => open(file))
+const fds = files.map((file) => orFail(() => open(file)))
 
 const conn = await dial(path, './examples/two-files/server.ts')
 
@@ -54,14 +55,10 @@ await conn.sendFds(FILLER, fds).catch(fail)
 conn.close()
 
 function open(file: string): number {
-  try {
-    const fd = openSync(file, 'r')
-    // open(2) takes a directory, read(2) does not.
-    if (describeFd(fd).kind === 'directory')
-      throw new Error(`Expected a file to read, got a directory: ${file}`)
-    print(`Opened fd ${fd} in parent`)
-    return fd
-  } catch (error) {
-    return fail(error)
-  }
+  const fd = openSync(file, 'r')
+  // open(2) takes a directory, read(2) does not.
+  if (describeFd(fd).kind === 'directory')
+    throw new Error(`Expected a file to read, got a directory: ${file}`)
+  print(`Opened fd ${fd} in parent`)
+  return fd
 }

@@ -55,6 +55,54 @@ export function commandLine<T extends ParseArgsConfig>(
   }
 }
 
+/** For numberOption(): the ports of TCP and UDP. 0 is any that is free. */
+export const PORTS = [0, 65535] as const
+
+/**
+ * A whole number from the command line. Exits 2 for any other text, and for a
+ * number out of bounds, saying what was expected.
+ *
+ * @param name of the option or argument, as the user knows it: '--port'
+ */
+export function numberOption(
+  usage: string,
+  name: string,
+  text: string,
+  [least, most]: readonly [number, number],
+): number {
+  const value = Number(text)
+  if (/^\d+$/.test(text) && value >= least && value <= most) return value
+  const range = `from ${least} to ${most}`
+  const expected = DECIMAL.test(text) ? range : 'as a number'
+  return usageError(usage, `Expected ${name} ${expected}, got "${text}"`)
+}
+
+const DECIMAL = /^-?\d*\.?\d+$/
+
+/** The most that setTimeout() takes, in whole seconds. */
+const MOST_SECONDS = 2_147_483
+
+/**
+ * Seconds from the command line, such as 5 or 0.2, in milliseconds. Exits 2 as
+ * numberOption() does.
+ *
+ * @param least in seconds: a millisecond, unless 0 makes sense as well
+ */
+export function secondsOption(
+  usage: string,
+  name: string,
+  text: string,
+  least = 0.001,
+): number {
+  const value = Number(text)
+  const isDecimal = DECIMAL.test(text)
+  if (isDecimal && value >= least && value <= MOST_SECONDS)
+    return Math.round(value * 1000)
+  const range = `from ${least} to ${MOST_SECONDS} seconds`
+  const expected = isDecimal ? range : 'in seconds'
+  return usageError(usage, `Expected ${name} ${expected}, got "${text}"`)
+}
+
 function amount(least: number, most: number): string {
   const noun = most === 1 || least === 1 ? 'argument' : 'arguments'
   if (most === Number.POSITIVE_INFINITY) return `at least ${least} ${noun}`
@@ -95,6 +143,15 @@ export function usageError(usage: string, reason: string): never {
 export function fail(reason: unknown): never {
   console.error(`${script}: ${printable(messageOf(reason))}`)
   process.exit(1)
+}
+
+/** What `make` returns; exits 1 with one line if it throws. */
+export function orFail<T>(make: () => T): T {
+  try {
+    return make()
+  } catch (error) {
+    return fail(error)
+  }
 }
 
 export function messageOf(error: unknown): string {

@@ -1,6 +1,7 @@
 import t from 'tap'
 
 import { run, script } from '../support.ts'
+import { tellsUsage } from './support.ts'
 
 t.test('bare.ts reads a file through the number it received', async (t) => {
   const { code, stdout, stderr } = await run(t, script('examples/bare.ts'))
@@ -11,4 +12,8 @@ t.test('bare.ts reads a file through the number it received', async (t) => {
   const [, sent, received] = stdout.match(line) ?? []
   t.ok(sent !== undefined && received !== undefined, stdout)
   t.not(sent, received)
+})
+
+t.test('bare.ts has --help, and takes nothing else', (t) => {
+  return tellsUsage(t, 'examples/bare.ts', ['--nope'], ['more'])
 })

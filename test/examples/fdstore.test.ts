@@ -4,7 +4,6 @@
 import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
-import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
@@ -19,7 +18,14 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { expecting, freePort, noMoreFds } from './support.ts'
+import {
+  type Client,
+  dial,
+  expecting,
+  freePort,
+  hears,
+  noMoreFds,
+} from './support.ts'
 
 const MANAGER = 'examples/fdstore/manager.ts'
 const SERVICE = 'examples/fdstore/service.ts'
@@ -52,32 +58,13 @@ async function start(t: Test, ...options: string[]) {
   return { manager, folder, port }
 }
 
-/** A client, and what it was answered so far. */
-async function dial(t: Test, port: number) {
-  const socket = connect(port, '127.0.0.1')
-  t.teardown(() => socket.destroy())
-  socket.setEncoding('utf8')
-  const client = { socket, answers: '' }
-  socket.on('data', (text) => {
-    client.answers += text
-  })
-  await once(socket, 'connect')
-  return client
-}
-
 async function ask(
-  client: { readonly socket: Socket; readonly answers: string },
+  client: Client,
   question: string,
   answer: string,
 ): Promise<void> {
   client.socket.write(question)
-  while (!client.answers.endsWith(answer)) {
-    const data = once(client.socket, 'data')
-    const end = once(client.socket, 'close').then(() => {
-      throw new Error(`Expected ${answer}, got ${client.answers} and the end`)
-    })
-    await Promise.race([data, end])
-  }
+  await hears(client, new RegExp(`${answer}$`))
 }
 
 const times = (text: string, pattern: RegExp): number =>
@@ -102,9 +89,9 @@ t.test('clients of a service that is killed notice nothing', async (t) => {
     await ask(two, 'again\n', `${count + 1}: again\n`)
     late.socket.end('quit\n')
     await once(late.socket, 'close')
-    t.equal(late.answers, '1: late\n2: quit\n')
+    t.equal(late.told, '1: late\n2: quit\n')
   }
-  t.equal(one.answers, '1: hello\n2: again\n3: again\n')
+  t.equal(one.told, '1: hello\n2: again\n3: again\n')
 
   const stdout = manager.stdout
   t.equal(times(stdout, /^Started pid \d+, descriptors: 0$/gm), 1)
@@ -126,7 +113,7 @@ t.test('a service that is asked to end is started anew', async (t) => {
   process.kill(Number(pid), 'SIGTERM')
   await manager.printed(/: ended, exit code 0\n[\s\S]*: ready\n/)
   await ask(client, 'again\n', '2: again\n')
-  t.equal(client.answers, '1: hello\n2: again\n')
+  t.equal(client.told, '1: hello\n2: again\n')
 })
 
 t.test('what clients leave is closed, and nothing else', async (t) => {
@@ -158,7 +145,7 @@ t.test('a store has an end', async (t) => {
   kept.socket.write('crash\n')
   await end
   await ask(kept, 'again\n', '2: again\n')
-  t.equal(kept.answers, '1: hello\n2: again\n')
+  t.equal(kept.told, '1: hello\n2: again\n')
 })
 
 t.test('64 clients at once', async (t) => {
@@ -168,7 +155,7 @@ t.test('64 clients at once', async (t) => {
   await manager.printed(/^Stored client-63 /m)
   const more = await dial(t, port)
   await once(more.socket, 'close')
-  t.equal(more.answers, 'Expected fewer clients\n')
+  t.equal(more.told, 'Expected fewer clients\n')
   clients[7]?.socket.end()
   await manager.printed(/^Removed client-7,/m)
   const next = await dial(t, port)
@@ -338,7 +325,7 @@ t.test('a manager that is gone does not end its service', async (t) => {
   const client = await dial(t, port)
   await ask(client, 'hello\n', '1: hello\n')
   await service.printed(/^Not told to the manager: sendmsg ECONNREFUSED$/m)
-  t.equal(client.answers, '1: hello\n')
+  t.equal(client.told, '1: hello\n')
 })
 
 t.test('the scripts say what is wrong', async (t) => {
@@ -346,7 +333,8 @@ t.test('the scripts say what is wrong', async (t) => {
   await expect(SERVICE, ['--help'], 0, /^Usage: .*service\.ts \[-p PORT\]\n/)
   await expect(SERVICE, ['-p', 'x'], 2, /Expected --port as a number, got "x"/)
   await expect(SERVICE, ['a'], 2, /Unexpected argument 'a'/)
-  await expect(SERVICE, ['-p', '65536'], 1, /^service\.ts: .*65536/)
+  const port = /^service\.ts: Expected --port from 0 to 65535, got "65536"\n/
+  await expect(SERVICE, ['-p', '65536'], 2, port)
   const nobody = plainEnv({ NOTIFY_SOCKET: '/nonesuch' })
   await expect(SERVICE, [], 1, /^service\.ts: connect ENOENT/, nobody)
 

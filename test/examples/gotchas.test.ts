@@ -2,6 +2,7 @@ import { readdirSync } from 'node:fs'
 import t from 'tap'
 
 import { run, script } from '../support.ts'
+import { tellsUsage } from './support.ts'
 
 const FOLDER = 'examples/gotchas'
 const SHARED = ['all.ts', 'gotcha.ts', 'limited.ts', 'tcp-pair.ts']
@@ -25,6 +26,20 @@ for (const file of gotchas) {
   })
 }
 
+for (const file of ['all.ts', ...gotchas]) {
+  t.test(`${file} has --help, and exits 2 for what it has not`, (t) => {
+    return tellsUsage(t, `${FOLDER}/${file}`, ['--nope'])
+  })
+}
+
+t.test('--help says what is tried: the comment at the beginning', async (t) => {
+  const { stdout } = await run(t, script(`${FOLDER}/one-byte.ts`, '--help'))
+  t.match(stdout, '\nDescriptors go with a byte of data. On Linux')
+  t.notMatch(stdout, /^\/\/|import|holds/m)
+  const more = await run(t, script(`${FOLDER}/one-byte.ts`, 'more'))
+  t.match(more, { code: 2, stdout: '', stderr: /Unexpected argument 'more'/ })
+})
+
 t.test('truncation.ts --room lets the reader choose the room', async (t) => {
   for (const [room, kept] of [
     ['16', 0],
@@ -39,9 +54,7 @@ t.test('truncation.ts --room lets the reader choose the room', async (t) => {
   }
 })
 
-t.test('truncation.ts has --help, and exits 2 for no number', async (t) => {
-  const help = await run(t, script(`${FOLDER}/truncation.ts`, '--help'))
-  t.match(help, { code: 0, stdout: /^Usage: /, stderr: '' })
+t.test('truncation.ts exits 2 for what is no number of bytes', async (t) => {
   for (const room of ['x', '', '65537']) {
     const command = script(`${FOLDER}/truncation.ts`, '--room', room)
     const { code, stdout, stderr } = await run(t, command)

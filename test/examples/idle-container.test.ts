@@ -4,7 +4,7 @@
 import { execFileSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readSync, statSync, writeSync } from 'node:fs'
-import { createServer, connect as dial, type Socket } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type Test, t } from 'tap'
@@ -23,7 +23,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { expecting, freePort, noMoreFds } from './support.ts'
+import { expecting, freePort, noMoreFds, tcpSocket } from './support.ts'
 
 const CONTAINER = 'examples/idle-container/container.ts'
 const FRONT = 'examples/idle-container/front.ts'
@@ -53,9 +53,7 @@ async function startFront(
 
 /** A peer: say() returns the answer to a line. */
 async function startPeer(t: Test, port: number) {
-  const socket = dial(port, '127.0.0.1').setNoDelay()
-  t.teardown(() => socket.destroy())
-  await once(socket, 'connect')
+  const socket = (await tcpSocket(t, port)).setNoDelay()
   const lines = linesOf(socket)
   const read = async (): Promise<string | undefined> =>
     (await lines.next()).value ?? undefined
@@ -602,8 +600,15 @@ t.test('mistakes are told in one line', async (t) => {
       2,
       /Expected --most as a number, got "x"/,
     ),
+    expect(CONTAINER, ['-m', '0'], 2, /Expected --most from 1 to .*, got "0"/),
     expect(CONTAINER, ['package.json'], 1, /EADDRINUSE package.json/),
-    expect(FRONT, ['--idle', '0'], 2, /Expected --idle in seconds, got "0"/),
+    expect(FRONT, ['--idle', '0'], 2, /Expected --idle from .*, got "0"\n/),
+    expect(
+      FRONT,
+      ['--idle', '1e3'],
+      2,
+      /Expected --idle in seconds, got "1e3"/,
+    ),
     expect(FRONT, ['--port', 'x'], 2, /Expected --port as a number, got "x"/),
     expect(FRONT, ['--port', port, path], 1, /EADDRINUSE .* port \d+\n$/),
   ])

@@ -17,7 +17,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { noMoreFds } from './support.ts'
+import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/lend-stdout/server.ts'
 const CLIENT = 'examples/lend-stdout/client.ts'
@@ -218,11 +218,7 @@ t.test(
 t.test('--help, a wrong command line, no server', async (t) => {
   const socket = join(temporaryFolder(t), 's')
   for (const file of [SERVER, CLIENT]) {
-    const help = await run(t, script(file, '--help'))
-    t.match(help, { code: 0, stderr: '' })
-    t.match(help.stdout, new RegExp(`^Usage: ./${file}`))
-    t.match(await run(t, script(file, 'a', 'b')), { code: 2, stdout: '' })
-    t.match(await run(t, script(file, '-m', '')), { code: 2, stdout: '' })
+    await tellsUsage(t, file, ['a', 'b'], ['-m', ''])
   }
   const { stdout } = await run(t, script(SERVER, '--help'))
   t.match(stdout, 'That gives a terminal away')

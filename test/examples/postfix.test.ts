@@ -3,7 +3,7 @@
 
 import { once } from 'node:events'
 import { chmodSync } from 'node:fs'
-import { connect as connectTcp, Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
@@ -17,7 +17,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { expecting, freePort, noMoreFds } from './support.ts'
+import { dial, expecting, freePort, hears, noMoreFds } from './support.ts'
 
 const SCREEN = 'examples/postfix/screen.ts'
 const POSTFIX = 'test/peers/postfix.sh'
@@ -47,33 +47,6 @@ async function startScreen(t: Test, service: string, ...options: string[]) {
   const screen = new Running(t, command)
   await screen.printed(/^Ready on 127\.0\.0\.1 port \d+, pid \d+$/m)
   return { screen, port }
-}
-
-/** An SMTP client, and what it has been told so far. */
-async function dial(t: Test, port: number, from = '127.0.0.1') {
-  const socket = connectTcp({ port, host: '127.0.0.1', localAddress: from })
-  t.teardown(() => socket.destroy())
-  socket.setEncoding('utf8')
-  const client = { socket, told: '' }
-  socket.on('data', (text) => {
-    client.told += text
-  })
-  await once(socket, 'connect')
-  return client
-}
-
-async function hears(
-  client: { readonly socket: Socket; readonly told: string },
-  pattern: RegExp,
-): Promise<void> {
-  while (!pattern.test(client.told)) {
-    const data = once(client.socket, 'data')
-    const end = once(client.socket, 'close').then(() => {
-      if (pattern.test(client.told)) return
-      throw new Error(`Expected ${pattern}, got ${client.told} and the end`)
-    })
-    await Promise.race([data, end])
-  }
 }
 
 /** In the place of Postfix: what comes to its service. */
@@ -198,8 +171,11 @@ t.test('screen.ts says what is wrong', async (t) => {
   await expect(SCREEN, ['--help'], 0, /^Usage: .*screen\.ts \[OPTIONS\]/)
   await expect(SCREEN, ['a', 'b'], 2, /Expected 0 to 1 arguments, got 2\n/)
   await expect(SCREEN, ['-p', 'x'], 2, /Expected --port as a number, got "x"/)
-  await expect(SCREEN, ['-w', '0'], 2, /Expected --wait in seconds, got "0"/)
-  await expect(SCREEN, ['-p', '65536'], 1, /^screen\.ts: .*65536/)
+  const port = /^screen\.ts: Expected --port from 0 to 65535, got "65536"\n/
+  await expect(SCREEN, ['-p', '65536'], 2, port)
+  await expect(SCREEN, ['-w', 'x'], 2, /Expected --wait in seconds, got "x"/)
+  const wait = /Expected --wait from 0\.001 to 2147483 seconds, got "0"/
+  await expect(SCREEN, ['-w', '0'], 2, wait)
   await expect(SCREEN, ['-a', 'localhost'], 1, /^screen\.ts: .*localhost/)
   const taken = `${await freePort()}`
   const first = new Running(t, script(SCREEN, '-p', taken))

@@ -9,7 +9,7 @@ import {
   readlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
@@ -24,7 +24,7 @@ import {
   settledFds,
   temporaryFolder,
 } from '../support.ts'
-import { expecting, freePort, noMoreFds } from './support.ts'
+import { expecting, freePort, noMoreFds, tcpSocket } from './support.ts'
 
 const RUN = 'examples/qemu/run.ts'
 const skip = missing('qemu-system-x86_64')
@@ -50,13 +50,6 @@ function isRunning(pid: string): boolean {
   } catch {
     return false
   }
-}
-
-async function dial(t: Test, port: number): Promise<Socket> {
-  const socket = connect(port, '127.0.0.1')
-  t.teardown(() => socket.destroy())
-  await once(socket, 'connect')
-  return socket
 }
 
 async function read(socket: Socket, size: number): Promise<Buffer> {
@@ -85,7 +78,7 @@ const [READ, WRITE] = [0n, 1n]
 
 /** An NBD client, as far as it takes to read and to write. */
 async function openDisk(t: Test, port: number) {
-  const socket = await dial(t, port)
+  const socket = await tcpSocket(t, port)
   const greeting = await read(socket, 18)
   t.equal(greeting.toString('latin1', 0, 16), 'NBDMAGICIHAVEOPT')
   const name = 'disk'
@@ -166,7 +159,7 @@ t.test(
     const before = await settledFds(run.pid)
     const sockets = []
     for (let count = 1; count <= 5; count++) {
-      const socket = await dial(t, vnc)
+      const socket = await tcpSocket(t, vnc)
       t.equal((await read(socket, 12)).toString(), 'RFB 003.008\n')
       await run.printed(
         new RegExp(`^viewer ${count}: fd \\d+ here, QEMU has `, 'm'),
@@ -207,6 +200,8 @@ t.test('run.ts says what is wrong', async (t) => {
   await expect(RUN, [], 2, /Expected 1 argument, got 0\n/)
   await expect(RUN, ['-n', 'x', disk], 2, /Expected --nbd as a number, got "x"/)
   await expect(RUN, ['-v', '', disk], 2, /Expected --vnc as a number, got ""/)
+  const range = /Expected --vnc from 0 to 65535, got "70000"/
+  await expect(RUN, ['-v', '70000', disk], 2, range)
   await expect(RUN, [join(folder, 'none')], 1, /^run\.ts: ENOENT: .*none'\n$/)
   await expect(
     RUN,

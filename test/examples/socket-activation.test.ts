@@ -4,7 +4,6 @@
 import { createSocket } from 'node:dgram'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { request } from 'node:http'
 import { connect, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
@@ -21,7 +20,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { freePort, noMoreFds } from './support.ts'
+import { freePort, get, noMoreFds } from './support.ts'
 
 const ACTIVATE = 'examples/socket-activation/activate.ts'
 const SERVICE = script('examples/socket-activation/service.ts')
@@ -44,17 +43,9 @@ function claiming(variables: string, command: readonly string[]): string[] {
   return ['sh', '-c', fill, 'sh', ...command]
 }
 
-/** The answer to one request, to a port or a path. */
-async function get(where: number | string): Promise<string> {
-  const target =
-    typeof where === 'number'
-      ? { host: '127.0.0.1', port: where }
-      : { socketPath: where }
-  const asked = request({ ...target, path: '/asked', agent: false }).end()
-  const [response] = await once(asked, 'response')
-  let body = ''
-  for await (const chunk of response) body += chunk
-  return body
+/** What the service answers to a request, to a port or a path. */
+async function ask(where: number | string): Promise<string> {
+  return (await get(where, { path: '/asked' })).body
 }
 
 async function dial(where: number | string): Promise<Socket> {
@@ -195,11 +186,11 @@ t.test('activate.ts starts the service for its first client', async (t) => {
   await running.printed(/Server ready on 127\.0\.0\.1:\d+, \/.*, pid \d+/)
   t.notMatch(running.stdout, 'started', 'nobody came, nothing runs')
 
-  const first = await get(port)
+  const first = await ask(port)
   const [, pid] = await running.printed(/started pid (\d+)\n/)
   t.equal(first, `Hello from web, pid ${pid}: /asked\n`, 'LISTEN_PID was its')
-  t.equal(await get(path), `Hello from local, pid ${pid}: /asked\n`)
-  t.equal(await get(port), first, 'one process for all')
+  t.equal(await ask(path), `Hello from local, pid ${pid}: /asked\n`)
+  t.equal(await ask(port), first, 'one process for all')
   const passed = openFds(Number(pid)).filter((fd) => /^[34] /.test(fd))
   const sockets = passed.map((fd) => fd.match(/socket:.*/)?.[0] ?? '')
   t.equal(new Set(sockets).size, 2, 'two sockets')
@@ -568,8 +559,8 @@ t.test(
     const running = new Running(t, [...tool, ...SERVICE])
     await running.printed(/Listening on \//)
     const { pid } = running // it becomes the service
-    t.equal(await get(port), `Hello from web, pid ${pid}: /asked\n`)
-    t.equal(await get(path), `Hello from local, pid ${pid}: /asked\n`)
+    t.equal(await ask(port), `Hello from web, pid ${pid}: /asked\n`)
+    t.equal(await ask(path), `Hello from local, pid ${pid}: /asked\n`)
     running.child.kill('SIGTERM')
     t.strictSame(await running.exit, { code: 0, signal: null })
   },
@@ -608,7 +599,7 @@ t.test(
     const running = new Running(t, [...SERVICE, '0'])
     const [, port] = await running.printed(/Server ready on port (\d+)/)
     t.equal(
-      await get(Number(port)),
+      await ask(Number(port)),
       `Hello from own, pid ${running.pid}: /asked\n`,
     )
     running.child.kill('SIGINT')
@@ -617,6 +608,9 @@ t.test(
     const { code, stderr } = await run(t, SERVICE)
     t.equal(code, 2)
     t.match(stderr, 'Expected sockets from an activator, or a PORT\n')
+    const other = await run(t, [...SERVICE, '65536'])
+    t.equal(other.code, 2)
+    t.match(other.stderr, 'Expected PORT from 0 to 65535, got "65536"\n')
   },
 )
 

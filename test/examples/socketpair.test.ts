@@ -4,6 +4,7 @@ import { readdirSync } from 'node:fs'
 import { t } from 'tap'
 
 import { plainEnv, Running, run, script, temporaryFolder } from '../support.ts'
+import { tellsUsage } from './support.ts'
 
 const PARENT = 'examples/socketpair/parent.ts'
 const CHILD = 'examples/socketpair/child.ts'
@@ -56,9 +57,6 @@ t.test('each notices when the other hangs up', async (t) => {
 
 t.test('--help and a wrong command line', async (t) => {
   for (const name of [PARENT, CHILD]) {
-    const help = await run(t, script(name, '--help'))
-    t.match(help, { code: 0, stderr: '' })
-    t.match(help.stdout, new RegExp(`^Usage: ./${name}`))
-    t.match(await run(t, script(name, 'a', 'b')), { code: 2, stdout: '' })
+    await tellsUsage(t, name, ['a', 'b'])
   }
 })

@@ -18,7 +18,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { noMoreFds } from './support.ts'
+import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/stdout/server.ts'
 const CLIENT = 'examples/stdout/client.ts'
@@ -158,11 +158,7 @@ t.test(
 t.test('--help, a wrong command line, no server', async (t) => {
   const socket = join(temporaryFolder(t), 's')
   for (const file of [SERVER, CLIENT]) {
-    const help = await run(t, script(file, '--help'))
-    t.match(help, { code: 0, stderr: '' })
-    t.match(help.stdout, new RegExp(`^Usage: ./${file}`))
-    t.match(await run(t, script(file, 'a', 'b')), { code: 2, stdout: '' })
-    t.match(await run(t, script(file, '--nope')), { code: 2, stdout: '' })
+    await tellsUsage(t, file, ['a', 'b'], ['--nope'])
   }
   const alone = await run(t, script(CLIENT, socket))
   t.match(alone, { code: 1, stdout: '' })

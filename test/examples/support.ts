@@ -1,7 +1,9 @@
 // What the tests of the examples share beyond ../support.ts. Not a test itself.
 
 import { once } from 'node:events'
-import { createServer } from 'node:net'
+import { type IncomingMessage, type RequestOptions, request } from 'node:http'
+import { connect, createServer, type Socket } from 'node:net'
+import { basename } from 'node:path'
 import type { Test } from 'tap'
 
 import { openFds, plainEnv, run, script, until } from '../support.ts'
@@ -42,6 +44,81 @@ export async function freePort(): Promise<number> {
     probe.close()
     await once(probe, 'close')
     return lastPort
+  }
+}
+
+/** A TCP connection to this machine, closed at the end. */
+export async function tcpSocket(
+  t: Test,
+  port: number,
+  from = '127.0.0.1',
+): Promise<Socket> {
+  const socket = connect({ port, host: '127.0.0.1', localAddress: from })
+  t.teardown(() => socket.destroy())
+  await once(socket, 'connect')
+  return socket
+}
+
+export type Client = { readonly socket: Socket; told: string }
+
+/** A TCP client, and what it has been told so far. */
+export async function dial(
+  t: Test,
+  port: number,
+  from?: string,
+): Promise<Client> {
+  const socket = await tcpSocket(t, port, from)
+  const client = { socket, told: '' }
+  socket.setEncoding('utf8')
+  socket.on('data', (text) => {
+    client.told += text
+  })
+  return client
+}
+
+/** Waits until what a client has been told matches `pattern`. */
+export async function hears(client: Client, pattern: RegExp): Promise<void> {
+  while (!pattern.test(client.told)) {
+    const data = once(client.socket, 'data')
+    const end = once(client.socket, 'close').then(() => {
+      if (pattern.test(client.told)) return
+      throw new Error(`Expected ${pattern}, got ${client.told} and the end`)
+    })
+    await Promise.race([data, end])
+  }
+}
+
+/** The answer to a GET request, to a port or a path. */
+export async function get(where: number | string, options: RequestOptions) {
+  const target =
+    typeof where === 'number'
+      ? { host: '127.0.0.1', port: where }
+      : { socketPath: where }
+  const asked = request({ ...target, agent: false, ...options }).end()
+  const [response] = (await once(asked, 'response')) as [IncomingMessage]
+  let body = ''
+  for await (const chunk of response) body += chunk
+  return { body, headers: response.headers }
+}
+
+/**
+ * That a script tells its usage: with --help, and on stderr, exiting 2, with
+ * each of these `wrong` command lines.
+ */
+export async function tellsUsage(
+  t: Test,
+  file: string,
+  ...wrong: readonly (readonly string[])[]
+): Promise<void> {
+  const help = await run(t, script(file, '--help'))
+  t.match(help, { code: 0, stderr: '' }, `${file} --help`)
+  t.ok(help.stdout.startsWith(`Usage: ./${file}`), help.stdout)
+  for (const args of wrong) {
+    const result = await run(t, script(file, ...args))
+    t.match(result, { code: 2, stdout: '' }, `${file} ${args.join(' ')}`)
+    const [line = '', ...usage] = result.stderr.split('\n')
+    t.ok(line.startsWith(`${basename(file)}: `), line)
+    t.equal(usage.join('\n'), help.stdout)
   }
 }
 

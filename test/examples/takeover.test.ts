@@ -3,7 +3,7 @@
 
 import { once } from 'node:events'
 import { chmodSync, closeSync, existsSync, openSync, statSync } from 'node:fs'
-import { Agent, type IncomingMessage, request } from 'node:http'
+import { Agent, type RequestOptions } from 'node:http'
 import { createServer, connect as dial } from 'node:net'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
@@ -23,7 +23,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { freePort, noMoreFds } from './support.ts'
+import { freePort, get, noMoreFds } from './support.ts'
 
 const SERVER = 'examples/takeover/server.ts'
 const NOBODY = 65534
@@ -65,18 +65,11 @@ type Answer = { pid: number; connection: string | undefined }
 /** Who answers a request, to a port or a path. */
 async function ask(
   where: number | string,
-  { path = '/', agent = false }: { path?: string; agent?: Agent | false } = {},
+  options: RequestOptions = {},
 ): Promise<Answer> {
-  const target =
-    typeof where === 'number'
-      ? { host: '127.0.0.1', port: where }
-      : { socketPath: where }
-  const asked = request({ ...target, path, agent }).end()
-  const [response]: IncomingMessage[] = await once(asked, 'response')
-  let body = ''
-  for await (const chunk of response ?? []) body += chunk
+  const { body, headers } = await get(where, options)
   const pid = Number(/^Hello from process (\d+)\n$/.exec(body)?.[1])
-  return { pid, connection: response?.headers.connection }
+  return { pid, connection: headers.connection }
 }
 
 /** A connection that stays open, for one request after the other. */
@@ -549,7 +542,7 @@ t.test('says what is wrong with its command line', async (t) => {
   const wrong: [string[], RegExp][] = [
     [['-l', 'web'], /Expected PORT, .* or a path with a slash, got web/],
     [['-l', '80', '-l', '127.0.0.1:80'], /Expected different addresses/],
-    [['-d', 'soon'], /Expected --deadline in seconds, got soon/],
+    [['-d', 'soon'], /Expected --deadline in seconds, got "soon"/],
   ]
   const help = run(t, script(SERVER, '--help'))
   const check = async ([args, expected]: (typeof wrong)[number]) => {

@@ -18,7 +18,7 @@ import {
   temporaryFolder,
   until,
 } from '../support.ts'
-import { noMoreFds } from './support.ts'
+import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/two-files/server.ts'
 const CLIENT = 'examples/two-files/client.ts'
@@ -239,14 +239,8 @@ t.test('Ctrl-C ends a server that is reading', async (t) => {
 t.test('--help, a wrong command line, no server', async (t) => {
   const folder = temporaryFolder(t)
   const [file = ''] = filesIn(folder, 'file')
-  for (const name of [SERVER, CLIENT]) {
-    const help = await run(t, script(name, '--help'))
-    t.match(help, { code: 0, stderr: '' })
-    t.match(help.stdout, new RegExp(`^Usage: ./${name}`))
-    t.match(await run(t, script(name, '--nope')), { code: 2, stdout: '' })
-  }
-  t.match(await run(t, script(SERVER, 'a', 'b')), { code: 2, stdout: '' })
-  t.match(await run(t, script(CLIENT)), { code: 2, stdout: '' })
+  await tellsUsage(t, SERVER, ['--nope'], ['a', 'b'])
+  await tellsUsage(t, CLIENT, ['--nope'], [])
   const socket = join(folder, 's')
   const alone = await run(t, script(CLIENT, '-s', socket, file))
   t.equal(alone.code, 1)
