@@ -85,9 +85,6 @@ const DATAGRAMS_PER_TURN = 64
  * A Unix socket of datagrams. The caller owns, and closes, it. `for await`
  * gives one datagram a round, until close().
  *
- * On Linux only: where there is no epoll, open() fails with
- * ERR_INVALID_FD_TYPE, since libuv's streams take no such socket.
- *
  * @see unix(7)
  * @example
  * const socket = await UnixDatagram.open({ path: '/run/user/1000/notify' })

@@ -36,6 +36,9 @@ export const accept4 = declare('accept4', 'int', [
   'int',
 ])
 
+// int dup2(int fd, int newfd)
+export const dup2 = declare('dup2', 'int', ['int', 'int'])
+
 // int dup3(int fd, int newfd, int flags)
 export const dup3 = declare('dup3', 'int', ['int', 'int', 'int'])
 
@@ -79,6 +82,8 @@ export const fcntl = declare('fcntl', 'int', ['int', 'int', 'int'])
 
 // int poll(struct pollfd *fds, nfds_t nfds, int timeout)
 export const poll = declare('poll', 'int', ['pointer', 'uint', 'int'])
+
+export const O_CLOEXEC = 0o2000000 // Linux, <asm-generic/fcntl.h>
 
 /**
  * Memory for what goes in or comes out by address, an option or a name, during

@@ -5,7 +5,7 @@
 import { ftruncateSync } from 'node:fs'
 
 import { allocate, check, declareOptional, systemError } from '../libc.ts'
-import { fcntl, value } from './calls.ts'
+import { fcntl, O_CLOEXEC, value } from './calls.ts'
 import { closeFd, setCloseOnExec } from './unix.ts'
 
 // int memfd_create(const char *name, unsigned flags)
@@ -19,7 +19,6 @@ const MFD_CLOEXEC = 1 // <linux/memfd.h>
 const MFD_ALLOW_SEALING = 2
 const F_ADD_SEALS = 1033 // <linux/fcntl.h>
 const seals = { seal: 1, shrink: 2, grow: 4, write: 8 }
-const O_CLOEXEC = 0o2000000 // Linux
 
 /** The longest name, in bytes: see memfd_create(2). */
 const MAX_NAME = 249

@@ -111,6 +111,15 @@ export function socketType(fd: number): 'stream' | (string & {}) {
   return isListening(fd) ? 'that listens' : 'stream'
 }
 
+/** Whether it is a socket whose messages have boundaries, such as UDP's. */
+export function isMessageSocket(fd: number): boolean {
+  try {
+    return intOption(fd, SO_TYPE) !== SOCK_STREAM
+  } catch {
+    return false // EBADF, ENOTSOCK
+  }
+}
+
 /** Whether it is a socket that listens: SO_ACCEPTCONN in socket(7). */
 export function isListening(fd: number): boolean {
   try {

@@ -10,7 +10,7 @@ import { host } from '../layouts.ts'
 import { check, NULL } from '../libc.ts'
 import { ioctl } from '../message.ts'
 import * as c from './calls.ts'
-import { value } from './calls.ts'
+import { O_CLOEXEC, value } from './calls.ts'
 import {
   checkFd,
   isInt,
@@ -41,7 +41,10 @@ const types: Readonly<Record<SocketType, number>> = {
 
 /** What a new socket has. */
 export type SocketOptions = {
-  /** Default: 'stream'. 'seqpacket' on Linux only. */
+  /**
+   * Default: 'stream'. macOS has no 'seqpacket'. On FreeBSD a message without
+   * bytes is taken for the end.
+   */
   readonly type?: 'stream' | 'seqpacket'
   /**
    * Has the kernel tell of each message who sent it, in a control message
@@ -174,6 +177,21 @@ export function setCloseOnExec(fd: number): number {
 }
 
 /**
+ * dup3(2): `place` is closed, and becomes a descriptor of what `fd` refers to,
+ * close-on-exec. Elsewhere than on Linux dup2(2), and then that.
+ *
+ * @throws Error EBADF
+ */
+export function putInPlace(fd: number, place: number): void {
+  if (isLinux) {
+    check('dup3', c.dup3(fd, place, O_CLOEXEC))
+  } else {
+    check('dup2', c.dup2(fd, place))
+    setCloseOnExec(place)
+  }
+}
+
+/**
  * O_NONBLOCK, for everyone who has the same open file description. Nothing for
  * what is not open, and where the argument cannot be given (see libc.ts).
  */
@@ -254,9 +272,12 @@ export function tieToThread(fd: number): number {
   if (isMainThread || !isLinux) return fd
   // Any file will do: it is replaced at once.
   const listed = openSync('/', constants.O_DIRECTORY)
-  const result = c.dup3(fd, listed, SOCK_CLOEXEC)
-  if (result < 0) closeFd(listed)
-  check('dup3', result)
+  try {
+    putInPlace(fd, listed)
+  } catch (error) {
+    closeFd(listed)
+    throw error
+  }
   closeFd(fd)
   return listed
 }

@@ -12,10 +12,13 @@
 
 import { Socket } from 'node:net'
 
+import { closeFd, newSocketpair, putInPlace } from '../socket/unix.ts'
 import type { LoopWatch } from './types.ts'
 
 /** Owns its descriptor, which becomes non-blocking. */
 export class EmptyRead extends Socket implements LoopWatch {
+  /** Closed with it. */
+  readonly fd: number
   readonly #onReadable: () => void
   readonly #onFailure: (reason: Error) => void
 
@@ -39,6 +42,7 @@ export class EmptyRead extends Socket implements LoopWatch {
     // Declared before the call: @types/node 20 does not know `onread` here.
     const options = { fd, onread, allowHalfOpen: true }
     super(options)
+    this.fd = fd
     this.#onReadable = onReadable
     this.#onFailure = onFailure
     this.once('end', () => onFailure(cannotWait('end of file')))
@@ -57,6 +61,33 @@ export class EmptyRead extends Socket implements LoopWatch {
     if (error?.code === 'ENOBUFS') this.#onReadable()
     else this.#onFailure(cannotWait(String(error?.code)))
     return this
+  }
+}
+
+/**
+ * A watch of whatever can be polled, through a duplicate of `fd`, which remains
+ * the caller's and as it is. Node makes a net.Socket from a stream socket, pipe
+ * or terminal only, and checks that in its constructor. The event loop registers
+ * the descriptor later, when it first waits, and takes more. So in between the
+ * duplicate is put in the place of a stream socket.
+ *
+ * @param onReadable and onFailure as for the constructor
+ * @throws Error EBADF; EMFILE
+ */
+export function emptyReadOf(
+  fd: number,
+  onReadable: () => void,
+  onFailure: (reason: Error) => void,
+): EmptyRead {
+  const [place, other] = newSocketpair()
+  closeFd(other)
+  const loop = new EmptyRead(place, onReadable, onFailure)
+  try {
+    putInPlace(fd, place)
+    return loop
+  } catch (error) {
+    loop.close()
+    throw error
   }
 }
 

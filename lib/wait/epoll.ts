@@ -15,9 +15,9 @@ import { isMainThread } from 'node:worker_threads'
 
 import { host } from '../layouts.ts'
 import { allocate, check, declare, engineName } from '../libc.ts'
-import { dup3 } from '../socket/calls.ts'
-import { closeFd, duplicate, newSocketpair } from '../socket/unix.ts'
-import { EmptyRead } from './empty-read.ts'
+import { O_CLOEXEC } from '../socket/calls.ts'
+import { closeFd, duplicate } from '../socket/unix.ts'
+import { emptyReadOf } from './empty-read.ts'
 import type { LoopWatch, OnReady, Trigger, Watch } from './types.ts'
 import { UvPoll } from './uv-poll.ts'
 
@@ -239,10 +239,7 @@ function holdProcess(): void {
 }
 
 function newList() {
-  const made = check(
-    'epoll_create1',
-    epoll_create1(host.constants.SOCK_CLOEXEC),
-  )
+  const made = check('epoll_create1', epoll_create1(O_CLOEXEC))
   if (engineName === 'node:ffi' && isMainThread) {
     try {
       return { fd: made, loop: new UvPoll(made, fetch) }
@@ -251,28 +248,11 @@ function newList() {
       throw error
     }
   }
-  return inPlaceOfSocket(made)
-}
-
-// Node makes a net.Socket from a socket, pipe or terminal only, and checks that
-// in its constructor. The event loop registers the descriptor later, when it
-// first waits, and takes whatever can be polled. In between, dup3(2) puts the
-// epoll instance in the place of a socket.
-function inPlaceOfSocket(made: number) {
-  const surplus = new Set([made])
-  let loop: EmptyRead | undefined
   try {
-    const [place, other] = newSocketpair()
-    surplus.add(other).add(place)
-    loop = new EmptyRead(place, fetch, fail)
-    surplus.delete(place)
-    check('dup3', dup3(made, place, host.constants.SOCK_CLOEXEC))
-    return { fd: place, loop }
-  } catch (error) {
-    loop?.close()
-    throw error
+    const loop = emptyReadOf(made, fetch, fail)
+    return { fd: loop.fd, loop }
   } finally {
-    for (const fd of surplus) closeFd(fd)
+    closeFd(made)
   }
 }
 

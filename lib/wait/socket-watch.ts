@@ -6,8 +6,9 @@
 
 import { allocate } from '../libc.ts'
 import { poll } from '../socket/calls.ts'
+import { isMessageSocket } from '../socket/options.ts'
 import { closeFd, duplicate } from '../socket/unix.ts'
-import { EmptyRead } from './empty-read.ts'
+import { EmptyRead, emptyReadOf } from './empty-read.ts'
 import { FIRST_DELAY, longerDelay } from './retry.ts'
 import {
   type OnReady,
@@ -38,17 +39,14 @@ export class SocketWatch implements Watch {
   constructor(fd: number, _trigger: Trigger, onReady: OnReady) {
     this.#fd = fd
     this.#onReady = onReady
-    const copy = duplicate(fd)
+    const readable = (): void => this.#readable()
     const fail = (reason: Error): void => {
       this.#failure = reason
       this.#tell(READABLE)
     }
-    try {
-      this.#socket = new EmptyRead(copy, () => this.#readable(), fail)
-    } catch (error) {
-      closeFd(copy)
-      throw error
-    }
+    this.#socket = isMessageSocket(fd)
+      ? emptyReadOf(fd, readable, fail)
+      : ofDuplicate(fd, readable, fail)
   }
 
   wait(events: number): void {
@@ -116,5 +114,19 @@ export class SocketWatch implements Watch {
     } finally {
       if (!(this.#waiting & READABLE)) this.#socket.unref()
     }
+  }
+}
+
+function ofDuplicate(
+  fd: number,
+  onReadable: () => void,
+  onFailure: (reason: Error) => void,
+): EmptyRead {
+  const copy = duplicate(fd)
+  try {
+    return new EmptyRead(copy, onReadable, onFailure)
+  } catch (error) {
+    closeFd(copy)
+    throw error
   }
 }
