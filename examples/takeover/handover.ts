@@ -25,7 +25,7 @@ import {
   sendFrame,
   type UnixConn,
 } from '../../lib/index.ts'
-import { codeOf, messageOf } from '../../lib/script/cli.ts'
+import { foundNoServer, messageOf } from '../../lib/script/cli.ts'
 
 export type Predecessor = {
   /** As it says itself. SO_PEERCRED names the process that called listen(2) on
@@ -54,8 +54,7 @@ export async function askForSockets(
   patience: number,
 ): Promise<Predecessor | undefined> {
   const conn = await connect(control).catch((error) => {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ECONNREFUSED') return
-    throw error
+    if (!foundNoServer(error)) throw error
   })
   if (conn === undefined) return undefined
   const listener = checkPeer(conn)
