@@ -17,10 +17,10 @@ import { join } from 'node:path'
 import type { Message, MessageBus } from 'dbus-native'
 import { closeReceived, connect, FdStream } from '../../lib/index.ts'
 import {
-  codeOf,
   defaultSocketPath,
   dial,
   fail,
+  foundNoServer,
   ownPeer,
 } from '../../lib/script/cli.ts'
 
@@ -147,8 +147,7 @@ export async function provideBus(path: string): Promise<void> {
     const conn = await connect(path)
     return conn.close()
   } catch (error) {
-    const code = codeOf(error)
-    if (code !== 'ENOENT' && code !== 'ECONNREFUSED') throw error
+    if (!foundNoServer(error)) throw error
   }
   const options = ['--session', '--nofork', '--nopidfile', '--print-address']
   const args = [...options, '--address', addressOf(path)]

@@ -16,7 +16,7 @@ import { show } from '../../lib/script/print.ts'
 import { printable } from '../../lib/script/printable.ts'
 import { busPath, NAME, OBJECT, openBus, takeFds } from './bus.ts'
 
-const USAGE = `Usage: ./examples/dbus/client.ts [NAME…]
+const USAGE = `Usage: ./examples/dbus/client.ts [NAME...]
 Writes files to standard output that ./examples/dbus/service.ts opens.`
 
 const { positionals: names } = commandLine(

@@ -5,8 +5,8 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // socket, connects with it, sends, and prints what comes back. That the socket
 // is bound to a port which this user may not bind makes no difference to it.
 //
-// Partner: client.ts, the factory, which starts this, and tells what it is
-// after. Open setuid(2), credentials(7), connect(2) with it.
+// Partner: client.ts, the factory, which starts this, and names what it is
+// modelled on. Open setuid(2), credentials(7), connect(2) with it.
 // New here: a net.Socket made from a descriptor that is bound and not yet
 // connected.
 
@@ -32,7 +32,7 @@ const who = `Client (uid=${process.getuid?.()})`
 
 await conn.sendmsg(`bind ${localPort}\n`).catch(fail)
 const answer = await conn.recvFds({ maxFds: 1 }).catch(fail)
-if (answer === null) fail(`${who}: expected a descriptor, got hung up on`)
+if (answer === null) fail(`${who}: expected a descriptor, got a hang-up`)
 const [fd] = answer.fds
 if (fd === undefined) fail(`${who}: ${answer.data}`.trim())
 conn.close()

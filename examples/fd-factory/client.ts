@@ -8,7 +8,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 //
 // Partners: child.ts, which this starts; server.ts, which sees where the child
 // comes from. Open socketpair(2), bind(2), ip(7) "privileged ports" with it.
-// After: passfd 1.1, "Example of passing File Descriptors in Unix".
+// Modelled on: passfd 1.1, "Example of passing File Descriptors in Unix".
 // New here: a descriptor as a permission, given to one who lacks the privilege.
 //
 // Security: the child gets fd 0, 1 and 2 of this process, one end of a
@@ -94,7 +94,7 @@ const child = start()
 const exit = once(child, 'exit').catch(fail)
 closeSync(childFd)
 
-// From here on the child is a stranger, who may ask for anything: a request is
+// From here on the child is not trusted, and may ask for anything: a request is
 // one line, answered with a descriptor or with the reason why not.
 try {
   for await (const request of linesOf(received(), LONGEST_REQUEST)) {

@@ -3,11 +3,11 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
 // A TCP server that echoes what it receives, and reports where each connection
 // came from. Its report is the proof that an unprivileged client came from a
-// low port: see client.ts, its partner, which tells what this is after. Open
-// tcp(7), ip(7) with it.
+// low port: see client.ts, its partner, which names what this is modelled on.
+// Open tcp(7), ip(7) with it.
 //
-// New here: nothing about descriptors. This is the world outside, which takes
-// a low port for a sign of root.
+// New here: nothing about descriptors. This stands for servers that take a
+// client's low port for a proof that root runs the client.
 
 import { createServer, type Socket } from 'node:net'
 
@@ -23,8 +23,8 @@ import { printable } from '../../lib/script/printable.ts'
 
 const USAGE = `Usage: ./examples/fd-factory/server.ts -p PORT [-a ADDR]
 Echoes what it receives on ADDR and PORT, and reports it. Ctrl-C ends it.
-  -p, --port PORT     0 for any that is free
-  -a, --address ADDR  127.0.0.1 unless given`
+  -p, --port PORT     to listen on; 0 for any that is free
+  -a, --address ADDR  to listen on (127.0.0.1)`
 
 const { values } = commandLine(
   USAGE,

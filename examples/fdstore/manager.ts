@@ -11,9 +11,9 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // SCM_CREDENTIALS, sd_pid_notify_with_fds(3), systemd.service(5) at
 // FileDescriptorStoreMax=.
 //
-// New here: a socket without connections, on which everyone who can open its
-// file can send. Who did is known all the same: the kernel adds the sender's
-// process, user and group to each datagram (SO_PASSCRED).
+// New here: a socket without connections, to which everyone can send who may
+// write to its file. Who has sent is known all the same: the kernel adds the
+// sender's process, user and group to each datagram (SO_PASSCRED).
 //
 // Simplification: systemd also drops a descriptor that poll(2) reports to be
 // hung up, unless the service has said FDPOLL=0, and one that it has already.

@@ -35,8 +35,8 @@ import { openChecked, openDirectory, sizeOf } from './checked.ts'
 const USAGE = `Usage: ./examples/file-broker/server.ts [OPTIONS] DIR [SOCKET]
 Opens files of the directory DIR for those who ask on SOCKET. Ctrl-C ends it.
       --max-size BYTES    the largest to give away (1048576)
-      --max-age SECONDS   since the last change (86400)
-      --patience SECONDS  until a client has to be done (10)
+      --max-age SECONDS   the longest time since the last change (86400)
+      --patience SECONDS  until a client is hung up on (10)
       --public            for all users, not just for this one`
 
 // Clients at once, with --public those of one user, and requests of each. What

@@ -1,8 +1,8 @@
 #!/bin/sh
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
-// Descriptors go with a byte of data. On Linux a message without one is
-// accepted, and nothing of it arrives. Open unix(7) beside it.
+// Descriptors go with a byte of data. On Linux sendmsg of a message without one
+// returns 0, and nothing of it arrives. Open unix(7) beside it.
 
 import { check, NULL, pair, receive, send } from './gotcha.ts'
 

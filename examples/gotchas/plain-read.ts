@@ -1,8 +1,9 @@
 #!/bin/sh
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
-// Any plain read of the byte throws the descriptors away that came with it.
-// The kernel closes them and says nothing. Open unix(7), read(2) beside it.
+// A plain read(2) of the byte throws away the descriptors that came with it:
+// the kernel closes them, and there is no error. Open unix(7), read(2) beside
+// it.
 
 import { readSync } from 'node:fs'
 

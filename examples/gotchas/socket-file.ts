@@ -34,7 +34,7 @@ const hidden = codeOf(await connect(path).catch((error) => error))
 process.seteuid?.(process.getuid?.() ?? 0)
 
 check({
-  claim: 'a socket path is a file: left behind, short, under permissions',
+  claim: 'the path of a socket is a file that stays, and has permissions',
   expected:
     'left behind: bind EADDRINUSE, connect ECONNREFUSED; ' +
     'a byte too long: ENAMETOOLONG; closed directory: EACCES',

@@ -2,8 +2,8 @@
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
 // TCP carries no descriptors. On Linux sendmsg takes the control message all
-// the same, returns the number of bytes, and the descriptors stay behind: no
-// error tells. Open tcp(7), cmsg(3) beside it.
+// the same, sends the bytes without the descriptors, and returns the number of
+// bytes: there is no error. Open tcp(7), cmsg(3) beside it.
 
 import { check, NULL, receive, send, show, until } from './gotcha.ts'
 import { tcpPair } from './tcp-pair.ts'

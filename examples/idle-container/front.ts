@@ -1,14 +1,14 @@
 #!/bin/sh
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
-// A TCP server that pays for live connections only. It answers lines, counts
-// them, and keeps a buffer and a stream for each connection. One on which
-// nothing comes for a while is parked: its descriptor goes to the container,
-// with a tag that says all there is to know, and everything else is freed.
-// When its peer speaks again it comes back, and the peer has noticed nothing.
+// A TCP server that keeps memory for live connections only. It answers lines,
+// counts them, and has a buffer and a stream for each connection. One on which
+// nothing arrives for a while is parked: its descriptor goes to the container,
+// with a tag that holds what is known about it, and everything else is freed.
+// When its peer sends again it comes back, and the peer has noticed nothing.
 //
 // Partner: container.ts, to be started first. live.ts is one connection,
-// parking.ts the talk with the container. Try it with
+// parking.ts the protocol with the container. Try it with
 // (printf 'hello\n'; sleep 5; printf 'again\n') | nc 127.0.0.1 7007
 //
 // New here: a live connection changes its process, and changes back.

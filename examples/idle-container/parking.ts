@@ -1,6 +1,6 @@
-// The front's half of the talk with the container: idle connections go there
-// one after the other, and come back as soon as their peers speak. Used by
-// front.ts. Open unix(7) with it.
+// The front's half of the protocol with the container: idle connections go
+// there one after the other, and come back as soon as their peers send
+// something. Used by front.ts. Open unix(7) with it.
 //
 //    front      {"tag":"{\"id\":7,\"lines\":1}","fds":1}    and the connection
 //    container  {"woke":"{\"id\":7,\"lines\":1}","fds":1}   and the connection
@@ -66,7 +66,7 @@ export class Parking {
   }
 
   // One at a time: while the container takes nothing, all that wait in line are
-  // still live, and are served if their peers speak.
+  // still live, and are served if their peers send something.
   async #sendAll(): Promise<void> {
     this.#isSending = true
     for (const connection of this.#idle) {

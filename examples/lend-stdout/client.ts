@@ -4,8 +4,8 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // The client borrows the server's standard output and copies its own standard
 // input to it: type lines here and they appear there, without the server.
 //
-// Partner: server.ts, which tells what this is after, or (with --go here) the
-// server of markdingo's go-fdpass-demo. Open unix(7), recvmsg(2), write(2).
+// Partner: server.ts, which names what this is modelled on, or (with --go here)
+// the server of markdingo's go-fdpass-demo. Open unix(7), recvmsg(2), write(2).
 // New here: writing to a received descriptor.
 
 import { pipeline } from 'node:stream/promises'
@@ -56,7 +56,7 @@ await conn.sendmsg(values.message).catch(fail)
 // Fd 1 of the server is fd 20 or so here: the number is the lowest that was
 // free in this process, and refers to the server's terminal.
 const answer = await conn.recvFds({ maxFds: 1 }).catch(fail)
-if (answer === null) fail('Expected a descriptor, got hung up on')
+if (answer === null) fail('Expected a descriptor, got a hang-up')
 const [fd] = answer.fds
 if (fd === undefined)
   fail(`Expected a descriptor, got ${JSON.stringify(`${answer.data}`)} alone`)

@@ -11,8 +11,9 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // Security: by design. Whoever may connect, which is this user and root, writes
 // to this terminal whatever it likes, control sequences as well, and reads from
 // it too if it was opened for both. Nothing here sees those bytes.
-// After: that program, as it was written.
-// New here: the server gives and the client gets. A socket has no direction.
+// Modelled on: the server of that program.
+// New here: the server sends the descriptor, and the client receives it. Over a
+// connection descriptors go both ways.
 
 import { listen, type ReceivedFds, type UnixConn } from '../../lib/index.ts'
 import {

@@ -4,7 +4,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // Asks the broker for a port, and uses it: with a command behind `--` that is
 // started with the socket as its fd 3, in the way of socket activation, so that
 // any program made for systemd's sockets will do; without one, as a web server
-// of one line. Needs no privilege at all, whatever the port.
+// that answers with one line. Needs no privilege at all, whatever the port.
 //
 // Partner: server.ts, to be started first. Open sd_listen_fds(3), accept(2).
 //
@@ -100,8 +100,8 @@ async function serve(): Promise<void> {
 async function runCommand(command: string): Promise<void> {
   // An activator that has started this client gave names to other descriptors.
   const { LISTEN_FDNAMES: _, ...environment } = process.env
-  // LISTEN_PID has to be the pid of the program itself. Only after the fork is
-  // it known, and a shell is the one thing between that and exec at hand.
+  // LISTEN_PID has to be the pid of the program itself, which is known only
+  // once that process exists. So the shell that becomes the program sets it.
   const shell = ['-c', 'LISTEN_PID=$$ exec "$@"', 'sh', command, ...args]
   // Before there is a child, so that no signal ends this process alone.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {

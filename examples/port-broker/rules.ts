@@ -21,6 +21,7 @@ import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { isIP, SocketAddress } from 'node:net'
 
 import type { Credentials, Protocol } from '../../lib/index.ts'
+import { messageOf } from '../../lib/script/cli.ts'
 
 export type Request = {
   readonly protocol: Protocol
@@ -47,8 +48,7 @@ export function readRules(path: string): Rule[] {
     try {
       return parseRule(fieldsOf(rule))
     } catch (error) {
-      const why = error instanceof Error ? error.message : error
-      throw new Error(`rule ${index + 1}: ${why}`)
+      throw new Error(`rule ${index + 1}: ${messageOf(error)}`)
     }
   })
 }

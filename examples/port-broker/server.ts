@@ -49,7 +49,7 @@ import {
 const USAGE = `Usage: ./examples/port-broker/server.ts [OPTION] RULES [SOCKET]
 Gives listening sockets to clients on SOCKET, as the JSON file RULES allows.
 Reads RULES again on SIGHUP. Ctrl-C ends it; what it gave away stays open.
-      --patience SECONDS  until a client has to be done (10)`
+      --patience SECONDS  until a client is hung up on (10)`
 
 /** Clients at once, those of one user, and requests of each. */
 const CLIENTS = 32

@@ -1,12 +1,12 @@
 #!/bin/sh
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
-// postscreen in TypeScript: accepts the connections that are meant for Postfix,
-// says nothing for a moment, and then hands each over. In SMTP the server talks
-// first. A program that sends spam is in a hurry and does not wait for that: it
-// is turned away here, and no process of Postfix's was started for it. A client
-// that waits notices nothing: Postfix greets it over the very connection that it
-// has made, and logs the client's address. Through a proxy it would log the
+// What postscreen(8) does, in TypeScript: accepts connections that are meant
+// for Postfix, sends nothing for a second, and then hands each over. In SMTP the
+// server sends the first line. Many programs that send spam do not wait for it:
+// they are turned away here, and Postfix starts no process for them. A client
+// that waits notices nothing: Postfix greets it over the very connection that
+// it has made, and logs the client's address. Through a proxy it would log the
 // proxy's.
 //
 // Partner: Postfix, with this line in its master.cf:

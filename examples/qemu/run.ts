@@ -48,7 +48,7 @@ viewer that connects. Ctrl-C ends both.
   -n, --nbd PORT      of 127.0.0.1, for the disk (10809)
   -v, --vnc PORT      of 127.0.0.1, for viewers (5900)
   -w, --writable      clients may write on the disk
-  -q, --qemu PROGRAM  (qemu-system-x86_64)`
+  -q, --qemu PROGRAM  to start (qemu-system-x86_64)`
 
 /** How long QEMU may take to end, in ms. */
 const PATIENCE = 10_000
@@ -91,7 +91,8 @@ onStop(() => stop.abort())
 const { conn, childFd } = pairForChild()
 const qemu = spawn(values.qemu, QEMU_ARGUMENTS, {
   stdio: ['ignore', 'inherit', 'inherit', childFd],
-  // Not of our process group: Ctrl-C is for us, who end it in order.
+  // In a process group of its own: Ctrl-C reaches this process alone, which
+  // then asks QEMU to end.
   detached: true,
 })
 closeSync(childFd)
@@ -158,7 +159,8 @@ async function giveListeningSocket(monitor: Monitor): Promise<void> {
   })
 }
 
-// skipauth, as this VNC server has no password: whoever is given to it is in.
+// skipauth, as this VNC server has no password: it serves every connection that
+// it is given.
 async function giveConnection(monitor: Monitor, fd: number): Promise<void> {
   await monitor.execute('getfd', { fdname: 'viewer' }, fd)
   await monitor.execute('add_client', {

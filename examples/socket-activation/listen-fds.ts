@@ -44,8 +44,8 @@ export function listenFds(env: NodeJS.ProcessEnv = process.env): ListenFd[] {
   delete env.LISTEN_FDNAMES
   if (LISTEN_PID === undefined || LISTEN_FDS === undefined) return []
 
-  // The environment is inherited, the descriptors may not be: what an ancestor
-  // was promised is none of our business.
+  // The environment is inherited, the descriptors may not be: these variables
+  // may be about the descriptors of an ancestor.
   if (positive('LISTEN_PID', LISTEN_PID) !== process.pid) return []
 
   const count = positive('LISTEN_FDS', LISTEN_FDS)

@@ -46,12 +46,13 @@ export function start(
   })
 }
 
-// Services expect accept(2) and read(2) to wait. But what was accepted here is
-// O_NONBLOCK, and a Unix socket that was opened here. That belongs to the open
-// file description, and so goes along with every descriptor of it. Clearing it with fcntl takes variable arguments,
-// which lib/libc.ts avoids. But Node makes the descriptors 0 to 2 of a child
-// blocking before the child runs. So a child that runs `true` gets our socket
-// as descriptor 0; when spawn() returns, the socket is blocking.
+// Services expect accept(2) and read(2) to wait. But a connection that was
+// accepted here is O_NONBLOCK, and so is a Unix socket that was opened here.
+// That flag belongs to the open file description, and so to every descriptor of
+// it. To clear it with fcntl(2) takes variable arguments, which lib/libc.ts
+// avoids. But Node makes the descriptors 0 to 2 of a child blocking before the
+// child runs. So a child that runs `true` gets our socket as descriptor 0; when
+// spawn() returns, the socket is blocking.
 function makeBlocking(fd: number): void {
   const child = spawn('true', { stdio: [fd, 'ignore', 'ignore'] })
   child.on('error', () => {}) // thrown below

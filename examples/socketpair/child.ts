@@ -5,7 +5,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // then opens the same file itself, which makes a second open file description
 // with an offset of its own, and passes that one back.
 //
-// Partner: parent.ts, which starts this and tells what it is after. Open
+// Partner: parent.ts, which starts this and names what it is modelled on. Open
 // open(2), close(2) with it.
 // New here: UnixConn.fromFd, a connection from a descriptor that was there.
 
@@ -61,7 +61,7 @@ function readLine(fd: number): string {
 
 async function turn(maxFds = 0): Promise<number[]> {
   const message = await conn.recvFds({ maxFds }).catch(fail)
-  if (message === null) fail('Expected a message, got hung up on by the parent')
+  if (message === null) fail('Expected a message of the parent, got a hang-up')
   return message.fds
 }
 

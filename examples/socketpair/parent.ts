@@ -7,7 +7,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 //
 // Partner: child.ts, which this starts. Open open(2), "open file description",
 // and socketpair(2), close(2) with it.
-// After: "File Descriptor Transfer over Unix Domain Sockets".
+// Modelled on: "File Descriptor Transfer over Unix Domain Sockets".
 // New here: a descriptor is a number in one process; what is passed is access
 // to the open file description behind it. And a socketpair, which needs no
 // path, so that no other process can connect.
@@ -89,6 +89,6 @@ function readLine(fd: number): string {
 // Waits until the child has had its turn.
 async function turn(maxFds = 0): Promise<number[]> {
   const message = await conn.recvFds({ maxFds }).catch(fail)
-  if (message === null) fail('Expected an answer, got hung up on by the child')
+  if (message === null) fail('Expected an answer of the child, got a hang-up')
   return message.fds
 }

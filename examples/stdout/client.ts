@@ -5,8 +5,8 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // server.ts in one terminal and this in another: a line appears here that no
 // line of this file prints, perhaps after the shell's next prompt.
 //
-// Partner: server.ts, which tells what this is after. Open unix(7), sendmsg(2)
-// with it.
+// Partner: server.ts, which names what this is modelled on. Open unix(7),
+// sendmsg(2) with it.
 // New here: a descriptor that was sent arrives even if its sender is gone.
 // While it is in flight the kernel keeps its open file description open.
 

@@ -7,8 +7,8 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 //
 // Partner: client.ts, or any program that sends its fd 1 beside some bytes. The
 // line appears there, not here. Open unix(7), dup2(2), fork(2) with it.
-// After: the dup2 program of "Passing open file descriptors over unix domain
-// sockets".
+// Modelled on: the dup2 program of "Passing open file descriptors over unix
+// domain sockets".
 // New here: a received descriptor becomes a child's fd 1. spawn() forks, and
 // in the child does with dup2 what `stdio` asks for.
 

@@ -1,5 +1,6 @@
-// The talk between an old and a new server over the old one's control socket,
-// both halves. Used by server.ts. Open unix(7) for SCM_RIGHTS and SO_PEERCRED.
+// The protocol between an old and a new server, over the old one's control
+// socket: both halves. Used by server.ts. Open unix(7) for SCM_RIGHTS and
+// SO_PEERCRED.
 //
 //    new  {"takeover":1}
 //    old  {"addresses":["/run/control.sock","127.0.0.1:8080"],"pid":7,"fds":2}
@@ -24,7 +25,7 @@ import {
   sendFrame,
   type UnixConn,
 } from '../../lib/index.ts'
-import { codeOf, messageOf } from '../../lib/script/cli.ts'
+import { foundNoServer, messageOf } from '../../lib/script/cli.ts'
 
 export type Predecessor = {
   /** As it says itself. SO_PEERCRED names the process that called listen(2) on
@@ -53,8 +54,7 @@ export async function askForSockets(
   patience: number,
 ): Promise<Predecessor | undefined> {
   const conn = await connect(control).catch((error) => {
-    if (codeOf(error) === 'ENOENT' || codeOf(error) === 'ECONNREFUSED') return
-    throw error
+    if (!foundNoServer(error)) throw error
   })
   if (conn === undefined) return undefined
   const listener = checkPeer(conn)
@@ -142,14 +142,15 @@ async function nextFrame(
 ): Promise<Frame> {
   const done = new AbortController()
   const late = sleep(patience, undefined, done).then(() => {
-    throw new Error(`Expected the other's next word within ${patience} ms`)
+    throw new Error(`Expected the other server's frame within ${patience} ms`)
   })
   const next = Promise.race([frames.next(), late])
   // Else the timer would keep this process alive for as long.
   const { value: frame } = await next.finally(() => done.abort())
   if (!frame) throw new Error('Expected an answer, got a hang-up')
   const { error } = frame.value
-  if (typeof error === 'string') throw new Error(`The other says: ${error}`)
+  if (typeof error === 'string')
+    throw new Error(`The other server refuses: ${error}`)
   return frame
 }
 

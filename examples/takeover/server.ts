@@ -8,8 +8,8 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 //    ./examples/takeover/server.ts -l 8080 -l /tmp/web.sock
 //    while curl -s localhost:8080; do :; done
 //
-// Partner: itself. handover.ts is the talk of the two, web.ts how to serve, and
-// to stop without cutting off a request. Open unix(7), listen(2).
+// Partner: itself. handover.ts is the protocol between the two, web.ts how to
+// serve, and to stop without cutting off a request. Open unix(7), listen(2).
 //
 // Security: the control socket is this user's alone (mode 0600), and each side
 // asks the kernel for the other's user. It takes no descriptors: those only go
@@ -45,10 +45,10 @@ const USAGE = `Usage: ./examples/takeover/server.ts [OPTIONS]
 Serves HTTP; takes over from the server at the control socket, if there is one.
 Ctrl-C ends it.
   -l, --listen ADDRESS    PORT (of 127.0.0.1), ADDR:PORT, [ADDR]:PORT or a path;
-                          several times for several; 8080 unless given
-  -c, --control PATH      the control socket
-  -d, --deadline SECONDS  to finish what is open: 10 unless given
-  -p, --patience SECONDS  to wait for the other's next word: 5 unless given`
+                          can be given several times (8080)
+  -c, --control PATH      the socket on which the two servers talk
+  -d, --deadline SECONDS  to finish what is open (10)
+  -p, --patience SECONDS  to wait for each frame of the other server (5)`
 
 const { values } = commandLine(
   USAGE,
@@ -165,7 +165,7 @@ async function offer(conn: UnixConn): Promise<void> {
 async function socketAt(address: string): Promise<ListeningSocket> {
   const found = inherited.find((socket) => socket.address === address)
   if (found) return found
-  // Descriptors go only the other way.
+  // A successor is sent descriptors, and nobody has any to send here.
   const socket = await ListeningSocket.open(address, { refuseFds: true })
   opened.push(socket)
   return socket

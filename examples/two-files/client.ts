@@ -5,7 +5,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 // The server prints them without opening anything: it may well be a program
 // that has no right to. Either all can be opened, or nothing is sent.
 //
-// Partner: server.ts, which tells what this is after, or a C program that
+// Partner: server.ts, which names what this is modelled on, or a C program that
 // receives two descriptors beside 256 bytes. Open unix(7), cmsg(3), open(2).
 // New here: several descriptors in one message.
 
@@ -29,7 +29,7 @@ Opens each FILE and passes all of them to the server, which prints them.
 /** SCM_MAX_FD: what Linux carries in one message. */
 const MOST_FILES = 253
 
-/** Bytes for the descriptors to ride on. One would do; the text has these. */
+/** The bytes beside the descriptors. One would do; the C programs send 256. */
 const FILLER = Buffer.alloc(256)
 
 const { values, positionals: files } = commandLine(

@@ -6,7 +6,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 //
 // Partner: client.ts, or a C program that sends two descriptors beside 256
 // bytes of filler, which mean nothing. Open unix(7), cmsg(3), read(2) with it.
-// After: "Passing open file descriptors over unix domain sockets".
+// Modelled on: "Passing open file descriptors over unix domain sockets".
 // New here: several descriptors, which come in the order they were sent in.
 // Simplification: files of two clients at once are printed mixed. Printed one
 // by one, a pipe to which its sender never writes would hold up all the others.

@@ -1,4 +1,4 @@
-// What is typed, after the keymap that the compositor passes as a descriptor.
+// What is typed, by the keymap that the compositor passes as a descriptor.
 // Used by window.ts.
 // Simplification: no groups, no levels but Shift, no composing. A real program
 // hands the text of the keymap to libxkbcommon.

@@ -2,8 +2,9 @@
 true //; exec "$(dirname "$(realpath "$0")")/../../lib/script/run" "$0" "$@"
 
 // A window on the screen, with nothing between this program and the compositor
-// but lib/: its picture is a file in memory that the compositor is sent a
-// descriptor for. It shows just that, and what is typed while it has the keyboard.
+// but lib/: its picture is a file in memory, for which the compositor is sent a
+// descriptor. The picture shows just that, and what is typed while the window
+// has the keyboard.
 //
 // Partner: any Wayland compositor: the one of your desktop, or one without a
 // screen, `weston --backend=headless-backend.so --use-pixman`. wire.ts has the

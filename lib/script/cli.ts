@@ -232,11 +232,16 @@ export async function dial(
   try {
     return await connect(path)
   } catch (error) {
-    const code = codeOf(error)
-    if (code !== 'ENOENT' && code !== 'ECONNREFUSED') return fail(error)
+    if (!foundNoServer(error)) return fail(error)
     const command = isDefault ? server : `${server} ${path}`
     return fail(`No server on ${path}: start ${command} first`)
   }
+}
+
+/** Whether connect() found no server: no socket, or one that it left behind. */
+export function foundNoServer(error: unknown): boolean {
+  const code = codeOf(error)
+  return code === 'ENOENT' || code === 'ECONNREFUSED'
 }
 
 /**

@@ -205,7 +205,7 @@ t.test(
     })()
     for (const line of [
       /^client.ts: Expected a descriptor, got "No" alone\n$/,
-      /^client.ts: Expected a descriptor, got hung up on\n$/,
+      /^client.ts: Expected a descriptor, got a hang-up\n$/,
       /^client.ts: Expected at most 1 descriptors, got 2.*\n$/,
     ]) {
       const { code, stderr } = await run(t, script(CLIENT, socket))

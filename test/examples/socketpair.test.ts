@@ -52,7 +52,7 @@ t.test('each notices when the other hangs up', async (t) => {
   })
   orphan.child.stdio[3]?.destroy()
   t.match(await orphan.exit, { code: 1 })
-  t.match(orphan.stderr, /got hung up on by the parent/)
+  t.match(orphan.stderr, /Expected a message of the parent, got a hang-up/)
 })
 
 t.test('--help and a wrong command line', async (t) => {

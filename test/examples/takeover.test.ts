@@ -396,7 +396,11 @@ t.test('the new server refuses an old one that errs or lies', async (t) => {
     ['{"addresses":["/a","/b"],"fds":1}', [file], /Expected 1 addresses/],
     ['{"addresses":["/a"],"fds":1}', [], /Expected "fds" as one of 0 to 0/],
     ['{"addresses":["/a"],"fds":1}', [file], /Expected a socket, got/],
-    ['{"error":"not today","fds":0}', [], /The other says: not today/],
+    [
+      '{"error":"not today","fds":0}',
+      [],
+      /The other server refuses: not today/,
+    ],
   ]
   const check = async ([line, fds, expected]: (typeof wrong)[number]) => {
     const where = await place(t)
@@ -418,7 +422,7 @@ t.test('the new server does not wait for ever', async (t) => {
   await pretend(t, where, async () => {})
   const next = begin(t, where, '--patience', '0.3')
   t.equal((await next.exit).code, 1)
-  t.match(next.stderr, "Expected the other's next word within 300 ms")
+  t.match(next.stderr, "Expected the other server's frame within 300 ms")
 })
 
 t.test('the new server steps back if "ready" has no answer', async (t) => {
