@@ -109,9 +109,12 @@ const quiet =
     ? ['--disable-warning=ExperimentalWarning']
     : []
 
+// What strips types in the tests: test/strip/register.js says why it is not tsx.
+const strip = ['--import', new URL('strip/register.js', import.meta.url).href]
+
 /** The command and arguments that run one of the project's scripts. */
 export function script(file: string, ...args: string[]): string[] {
-  return [process.execPath, ...quiet, '--import', 'tsx', file, ...args]
+  return [process.execPath, ...quiet, ...strip, file, ...args]
 }
 
 /** A child process, killed at the end, with what it printed so far. */
@@ -227,20 +230,19 @@ export const onWarning = `({ name, message }) => {
 export function runInWorker(t: Test, body: string, ...args: string[]) {
   const worker = `
     import { workerData } from 'node:worker_threads'
-    import { tsImport } from 'tsx/esm/api'
-    const [root, ...argv] = workerData
+    const [index, ...argv] = workerData
     process.on('warning', ${onWarning})
-    const lib = await tsImport('./lib/index.ts', root)
+    const lib = await import(index)
     ${body}`
   const source = `
     import { pathToFileURL } from 'node:url'
     import { Worker } from 'node:worker_threads'
     process.on('warning', ${onWarning})
-    const root = pathToFileURL('server.ts').href
+    const index = pathToFileURL('lib/index.ts').href
     new Worker(${JSON.stringify(worker)}, {
       eval: true,
-      execArgv: ['--input-type=module'],
-      workerData: [root, ...process.argv.slice(1)],
+      execArgv: ${JSON.stringify([...strip, '--input-type=module'])},
+      workerData: [index, ...process.argv.slice(1)],
     })
       .on('exit', (code) => console.log(code))`
   return run(t, [...script('--input-type=module', '-e'), source, ...args])
