@@ -3,10 +3,11 @@
 
 import { closeSync, existsSync, fstatSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { t } from 'tap'
 
 import { UnixDatagram } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
-import { newSocketpair } from '../../../lib/socket/unix.ts'
+import * as unix from '../../../lib/socket/unix.ts'
 import {
   leakFree,
   missing,
@@ -164,15 +165,35 @@ leakFree('close() settles all that waits; an abort settles one', async (t) => {
   other.close()
 })
 
+// Another server may take the path as soon as the socket is closed.
+t.test('the file is removed before the socket is closed', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const wasThere: boolean[] = []
+  const closeFd = (fd: number): void => {
+    wasThere.push(existsSync(path))
+    unix.closeFd(fd)
+  }
+  const { UnixDatagram } = await t.mockImport<
+    typeof import('../../../lib/conn/datagram.ts')
+  >('../../../lib/conn/datagram.ts', {
+    '../../../lib/socket/unix.ts': { ...unix, closeFd },
+  })
+  const socket = await UnixDatagram.open({ path })
+  wasThere.length = 0
+  t.ok(existsSync(path))
+  socket.close()
+  t.strictSame(wasThere, [false])
+})
+
 leakFree(
   'fromFd() adopts what is a socket of datagrams, and no other',
   async (t) => {
-    const [fd, theirs] = newSocketpair({ type: 'datagram' })
+    const [fd, theirs] = unix.newSocketpair({ type: 'datagram' })
     const [one, other] = [UnixDatagram.fromFd(fd), UnixDatagram.fromFd(theirs)]
     await one.send('x')
     t.equal(String((await other.receive())?.data), 'x')
     for (const socket of [one, other]) socket.close()
-    const pair = newSocketpair()
+    const pair = unix.newSocketpair()
     t.throws(() => UnixDatagram.fromFd(pair[0]), { code: 'EPROTOTYPE' })
     for (const each of pair) closeSync(each)
   },

@@ -132,6 +132,22 @@ leakFree('connectionsOn() aborted while nobody asks ends next', async (t) => {
   for (const client of clients) client.destroy()
 })
 
+leakFree(
+  'connectionsOn() that is aborted closes its socket once',
+  async (t) => {
+    const { fd } = await listening(t)
+    const stop = new AbortController()
+    const next = connectionsOn(fd, { signal: stop.signal }).next()
+    stop.abort()
+    // The number is free, and whoever opens something gets it.
+    const opened: number[] = []
+    while (!opened.includes(fd)) opened.push(openSync('package.json', 'r'))
+    t.match(await next, { done: true })
+    t.ok(fstatSync(fd).isFile(), 'whoever has the number now keeps it')
+    for (const each of opened) closeSync(each)
+  },
+)
+
 leakFree('connectionsOn() throws for what does not listen', async (t) => {
   const expected = { code: 'EINVAL', syscall: 'accept' }
   await t.rejects(connectionsOn(unix.newSocket()).next(), expected)
