@@ -5,7 +5,7 @@
 .NOTPARALLEL:
 .PHONY: all help server client demo examples gotchas check test test-nodes \
   test-arm64 test-musl test-headers bench bench-takeover bench-idle soak \
-  faults plot pictures docs pack fmt clean
+  faults mutants plot pictures docs pack fmt clean
 
 run := node --import tsx
 # What npm has in its cache it takes from there: else it would ask the registry
@@ -72,6 +72,9 @@ soak: all ## 20 minutes: messages, fuzzing, faults
 faults: all ## system calls fail in every program, an hour (strace)
 	@$(run) test/faults.ts
 
+mutants: $(dev) ## faults in lib/: do its tests see them? hours; FILE=lib/x.ts
+	@test/mutants/run.sh $(FILE)
+
 pack: $(dev) ## the package, as a tarball in dist/
 	npm pack --pack-destination dist
 
@@ -79,7 +82,8 @@ fmt: $(dev) ## format, and mend what lint can
 	npx biome check --write
 
 clean: ## remove what was installed
-	rm -rf node_modules bench/node_modules examples/dbus/node_modules dist .tap .cache
+	rm -rf node_modules bench/node_modules examples/dbus/node_modules \
+	  test/mutants/node_modules dist .tap .cache
 
 bench/node_modules examples/dbus/node_modules: | all
 	cd $(@D) && npm ci --prefer-offline --no-audit --no-fund

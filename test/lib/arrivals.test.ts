@@ -53,6 +53,12 @@ leakFree('small data holds no large memory', async (t) => {
     const most = Math.max(LARGE, Buffer.poolSize + 4096)
     t.ok(buffer.byteLength <= most, `${length} of ${buffer.byteLength}`)
   }
+  const full = arrived(100, 100)
+  t.not(
+    full.buffer,
+    arrived(LARGE, 65536).buffer,
+    'even where it fills its room',
+  )
   const rare = arrived(LARGE, 1024 * 1024)
   t.ok(isRight(rare, LARGE))
   t.ok(rare.buffer.byteLength < 1024 * 1024, 'a small part of its room')

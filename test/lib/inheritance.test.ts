@@ -4,7 +4,11 @@
 import { join } from 'node:path'
 import { t } from 'tap'
 
+import { UnixConn, UnixDatagram } from '../../lib/index.ts'
+import { fcntl } from '../../lib/socket/calls.ts'
+import { newSocketpair } from '../../lib/socket/unix.ts'
 import {
+  leakFree,
   missing,
   run,
   runInWorker,
@@ -73,3 +77,21 @@ t.test(
     t.match(stdout, ALONE, stderr)
   },
 )
+
+const F_SETFD = 2
+const F_GETFD = 1
+const FD_CLOEXEC = 1
+
+leakFree('fromFd() keeps what it adopts from children', async (t) => {
+  for (const type of ['stream', 'seqpacket', 'datagram'] as const) {
+    const pair = newSocketpair({ type })
+    for (const fd of pair) {
+      // As a descriptor is that this process has itself inherited.
+      fcntl(fd, F_SETFD, 0)
+      const adopted =
+        type === 'datagram' ? UnixDatagram.fromFd(fd) : UnixConn.fromFd(fd)
+      t.equal(fcntl(fd, F_GETFD, 0), FD_CLOEXEC, type)
+      adopted.close()
+    }
+  }
+})

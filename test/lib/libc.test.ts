@@ -175,6 +175,9 @@ t.test('addressOf() finds a view behind the first 4 GiB', async (t) => {
 
 t.test('check() throws failures in the shape of Node', async (t) => {
   t.equal(check('dup', 5), 5)
+  t.equal(check('dup', 0), 0, 'descriptor 0 is one')
+  t.throws(() => check('dup', -9), { message: /^dup EBADF$/ })
+  t.equal(systemError('dup', -9).message, 'dup EBADF')
   t.throws(() => check('dup', -9, 'descriptor 7'), {
     code: 'EBADF',
     errno: -9,
@@ -188,4 +191,14 @@ t.test('systemError() knows the error that libuv does not', async (t) => {
     code: 'ETOOMANYREFS',
     message: 'sendmsg ETOOMANYREFS',
   })
+})
+
+t.test('a runtime that cannot wait is refused at the import', async (t) => {
+  const refuseOtherRuntimes = (): void => {
+    throw new Error('Expected Node')
+  }
+  const imported = t.mockImport('../../lib/libc.ts', {
+    '../../lib/ffi/runtime.ts': { refuseOtherRuntimes },
+  })
+  await t.rejects(imported, { message: 'Expected Node' })
 })

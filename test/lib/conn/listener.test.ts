@@ -407,6 +407,29 @@ leakFree('listen() that cannot wait leaves no file', async (t) => {
   }
 })
 
+// Another server may take the path as soon as the socket is closed.
+leakFree('the file is removed before the socket is closed', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const wasThere: boolean[] = []
+  const { listen } = await t.mockImport<
+    typeof import('../../../lib/conn/listener.ts')
+  >('../../../lib/conn/listener.ts', {
+    '../../../lib/wait/accept.ts': {
+      ...accepting,
+      Acceptor: class extends accepting.Acceptor {
+        override close(): void {
+          wasThere.push(existsSync(path))
+          super.close()
+        }
+      },
+    },
+  })
+  const listener = await listen(path)
+  t.ok(existsSync(path))
+  listener.close()
+  t.strictSame(wasThere, [false])
+})
+
 leakFree('accept() aborted takes no connection', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const listener = await listen(path)

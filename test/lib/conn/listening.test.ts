@@ -1,7 +1,13 @@
 // Listening sockets as bare descriptors: lib/listening.ts.
 
 import { once } from 'node:events'
-import { existsSync, lstatSync, unlinkSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { t } from 'tap'
@@ -176,6 +182,20 @@ leakFree('unlink() removes the file, if it is still its own', async (t) => {
   const tcp = await ListeningSocket.open('0')
   tcp.unlink()
   for (const socket of [first, second, received, tcp]) socket.close()
+})
+
+leakFree('unlink() of a name removes no file that is called so', async (t) => {
+  const before = process.cwd()
+  process.chdir(temporaryFolder(t))
+  t.teardown(() => process.chdir(before))
+  mkdirSync('@fdpass')
+  const name = `@fdpass/${process.pid}`
+  writeFileSync(name, 'not the socket')
+  const socket = await ListeningSocket.open(name)
+  socket.unlink()
+  t.ok(existsSync(name))
+  socket.close()
+  process.chdir(before)
 })
 
 leakFree(

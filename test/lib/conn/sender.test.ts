@@ -3,12 +3,14 @@
 // changed the flags of the socket.
 
 import { closeSync, fstatSync } from 'node:fs'
-import type { Test } from 'tap'
+import { type Test, t } from 'tap'
 
 import { LARGE } from '../../../lib/arrivals.ts'
 import { Sender } from '../../../lib/conn/sender.ts'
 import { socketpair, UnixConn } from '../../../lib/index.ts'
-import { MAX_BYTES } from '../../../lib/message.ts'
+import * as messages from '../../../lib/message.ts'
+import { MAX_BYTES, type Outgoing } from '../../../lib/message.ts'
+import * as batches from '../../../lib/socket/batch.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { Watch } from '../../../lib/wait/watch.ts'
 import { leakFree, missing, Running, script, turns } from '../../support.ts'
@@ -444,3 +446,36 @@ leakFree('a socket that others make blocking holds nothing up', async (t) => {
   t.strictSame(got, ['an answer', ...rounds])
   conn.close()
 })
+
+// With a peer that reads as fast as it is sent to, the socket is never full.
+t.test(
+  'a sender that is never held up lets others have their turn',
+  async (t) => {
+    const { Sender } = await t.mockImport<
+      typeof import('../../../lib/conn/sender.ts')
+    >('../../../lib/conn/sender.ts', {
+      '../../../lib/message.ts': {
+        ...messages,
+        sendNow: (_fd: number, { data }: Outgoing) => data.length,
+      },
+      '../../../lib/socket/batch.ts': { ...batches, canBatch: () => false },
+    })
+    const [fd, other] = newSocketpair()
+    const watch = new Watch(fd, 'edge', () => {})
+    const sender = new Sender(fd, watch, true)
+    const message = { data: Buffer.from('x'), control: NOTHING }
+    let sent = 0
+    const sends = Array.from({ length: 500 }, async () => {
+      await sender.send(message)
+      sent++
+    })
+    const perTurn: number[] = []
+    for (let before = 0; sent < sends.length; before = sent) {
+      await turns(1)
+      perTurn.push(sent - before)
+    }
+    t.ok(Math.max(...perTurn) <= 2 * 64, `${perTurn}`)
+    t.ok(perTurn.length <= 10, 'and is not held up by that')
+    for (const each of [fd, other]) closeSync(each)
+  },
+)

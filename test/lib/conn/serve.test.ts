@@ -13,7 +13,7 @@ import {
   UnixListener,
 } from '../../../lib/index.ts'
 import { newSocket } from '../../../lib/socket/unix.ts'
-import { leakFree, temporaryFolder, until } from '../../support.ts'
+import { leakFree, temporaryFolder, turns, until } from '../../support.ts'
 
 async function listening(t: Test, options?: ListenOptions) {
   const listener = await listen(join(temporaryFolder(t), 's'), options)
@@ -86,6 +86,8 @@ leakFree('serve() ends when the last handler has ended', async (t) => {
   await until('the handler is at its end', () => finish.name !== 'finish')
   listener.close()
   t.equal(await client.recvmsg(), null, 'the client is told at once')
+  await turns()
+  t.notOk(isEnded, 'serve() waits for the handler')
   finish()
   await served
   t.ok(isEnded)
@@ -220,6 +222,23 @@ leakFree('a handler whose connection close() closed is no error', async (t) => {
   client.close()
 })
 
+leakFree('a handler that fails after close() is an error still', async (t) => {
+  const listener = await listening(t)
+  const errors: unknown[] = []
+  const served = listener.serve(
+    async (conn) => {
+      await conn.recvmsg()
+      throw new Error('could not save what came')
+    },
+    { onError: (error) => errors.push(error) },
+  )
+  const client = await dial(t, listener)
+  t.notOk(listener[Symbol.dispose]())
+  await served
+  t.match(errors, [{ message: 'could not save what came' }])
+  client.close()
+})
+
 leakFree('serve() ends with an error that cannot pass', async (t) => {
   const listener = UnixListener.adopt(
     newSocket(),
@@ -234,20 +253,17 @@ leakFree('serve() ends with an error that cannot pass', async (t) => {
 
 leakFree('a connection that comes as the listener closes ends', async (t) => {
   const [one, other] = socketpair()
-  let close = (): void => {}
   const serving = new Serving(async (conn) => {
     t.equal(await conn.recvmsg(), null)
   }, {})
   const conns = [one]
-  const ended = serving.run({
-    accept: async () => {
-      close()
-      return conns.pop() ?? null
-    },
-    close: () => {},
-  })
-  close = () => serving.hangUp()
-  await ended
+  const accept = async (): Promise<UnixConn | null> => {
+    const conn = conns.pop()
+    // Once: a second time it would meet the connection among the others.
+    if (conn) serving.hangUp()
+    return conn ?? null
+  }
+  await serving.run({ accept, close: () => {} })
   t.equal(await other.recvmsg(), null)
   other.close()
 })

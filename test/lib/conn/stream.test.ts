@@ -11,6 +11,8 @@ import {
   socketpair,
   waitReadable,
 } from '../../../lib/index.ts'
+import { host } from '../../../lib/layouts.ts'
+import { systemError } from '../../../lib/libc.ts'
 import { shutdownWriting } from '../../../lib/socket/unix.ts'
 import { hasEpoll } from '../../../lib/wait/watch.ts'
 import {
@@ -25,6 +27,8 @@ import {
   turns,
   until,
 } from '../../support.ts'
+
+const ETOOMANYREFS = -host.constants.ETOOMANYREFS
 
 function streams(options: FdStreamOptions = {}): [FdStream, FdStream] {
   const [a, b] = socketpair()
@@ -449,6 +453,46 @@ leakFree('maxFds: the limit of a message, and of what is held', async (t) => {
   t.match(await failed, [{ code: 'ERR_TOO_MANY_FDS' }])
   await closed(stream)
   a.close()
+})
+
+leakFree('with maxFds of them held, not one more is received', async (t) => {
+  const [a, b] = socketpair()
+  const before = openFds().length
+  const stream = new FdStream(b, { maxFds: 2 })
+  for (let i = 0; i < 5; i++) await a.sendFds('x', files(1))
+  stream.resume()
+  await until('two messages', () => openFds().length >= before + 2)
+  await turns(100)
+  t.equal(openFds().length, before + 2)
+  stream.destroy()
+  await closed(stream)
+  a.close()
+})
+
+// Where the pauses grew without a bound, a stream that waited for a minute would
+// be silent for another.
+t.test('the pauses while descriptors are in flight have a bound', async (t) => {
+  const pauses: number[] = []
+  const { FdStream } = await t.mockImport<
+    typeof import('../../../lib/conn/stream.ts')
+  >('../../../lib/conn/stream.ts', {
+    'node:timers/promises': {
+      setTimeout: async (delay: number) => pauses.push(delay),
+    },
+  })
+  const [one, other] = socketpair()
+  let refusals = 10
+  const sendFds = one.sendFds.bind(one)
+  one.sendFds = async (data, fds) => {
+    if (refusals-- > 0) throw systemError('sendmsg', ETOOMANYREFS)
+    return sendFds(data, fds)
+  }
+  const stream = new FdStream(one)
+  stream.write('x')
+  t.equal(String((await other.recvFds())?.data), 'x')
+  t.strictSame(pauses, [1, 2, 4, 8, 16, 32, 32, 32, 32, 32])
+  stream.destroy()
+  other.close()
 })
 
 leakFree('maxFds: 0 takes none', async (t) => {

@@ -14,6 +14,8 @@ import {
 import { t } from 'tap'
 
 import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
+import { inetAddress } from '../../../lib/socket/sockaddr.ts'
+import { duplicate } from '../../../lib/socket/unix.ts'
 import { leakFree, missing, openFds } from '../../support.ts'
 
 for (const { address, any } of [
@@ -43,6 +45,32 @@ for (const { address, any } of [
     closeSync(again)
   })
 }
+
+t.test('ports have 16 bits', async (t) => {
+  const host = '127.0.0.1'
+  for (const port of [-1, 65536, 1.5, Number.NaN]) {
+    const error = { name: 'RangeError', message: /Expected a port from 0 to/ }
+    t.throws(() => boundSocket({ host, port }), error, `${port}`)
+    t.throws(() => serviceSocket('udp', { host, port }), error)
+  }
+  const highest = inetAddress(host, 65535)
+  t.equal(highest.readUInt16BE(2), 65535)
+})
+
+leakFree('many clients may wait before the first is accepted', async (t) => {
+  const host = '127.0.0.1'
+  const fd = serviceSocket('tcp', { host, port: 0 })
+  const options = { fd: duplicate(fd), manualStart: true }
+  const named = new Socket(options)
+  const port = named.localPort ?? 0
+  const clients = Array.from({ length: 20 }, () => connect(port, host))
+  await Promise.all(clients.map((client) => once(client, 'connect')))
+  t.ok(clients.every(({ pending }) => !pending))
+  const all = [named, ...clients]
+  for (const each of all) each.destroy()
+  await Promise.all(all.map((each) => once(each, 'close')))
+  closeSync(fd)
+})
 
 async function listening(): Promise<{ probe: Server; port: number }> {
   const probe = createServer().listen(0, '127.0.0.1')

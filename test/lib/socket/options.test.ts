@@ -3,6 +3,8 @@
 import { closeSync } from 'node:fs'
 import { t } from 'tap'
 
+import { host } from '../../../lib/layouts.ts'
+import * as libc from '../../../lib/libc.ts'
 import * as calls from '../../../lib/socket/calls.ts'
 import { boundSocket } from '../../../lib/socket/inet.ts'
 import {
@@ -11,7 +13,7 @@ import {
   unixType,
 } from '../../../lib/socket/options.ts'
 import { newSocketpair, typeNumber } from '../../../lib/socket/unix.ts'
-import { leakFree } from '../../support.ts'
+import { declaring, leakFree } from '../../support.ts'
 
 leakFree('peerCredentials() tells who made a pair', async (t) => {
   const [one, other] = newSocketpair()
@@ -75,4 +77,35 @@ leakFree('refuseDescriptors() passes over a kernel without it', async (t) => {
     if (expected) t.throws(() => refuseDescriptors(1), expected)
     else t.doesNotThrow(() => refuseDescriptors(1))
   }
+})
+
+t.test('no limit of descriptors is a large number of them', async (t) => {
+  const { value } = calls
+  // RLIM_INFINITY, in the rlim_cur and rlim_max of struct rlimit.
+  const getrlimit = (): number => {
+    value.bytes.fill(0xff, 0, 16)
+    return 0
+  }
+  const { descriptorLimit } = await t.mockImport<
+    typeof import('../../../lib/socket/options.ts')
+  >('../../../lib/socket/options.ts', {
+    '../../../lib/socket/calls.ts': calls,
+    '../../../lib/libc.ts': { ...libc, ...declaring('getrlimit', getrlimit) },
+  })
+  t.equal(descriptorLimit(), 2 ** 32 - 1)
+})
+
+t.test('a uid may have its highest bit set', async (t) => {
+  // As of the users of a container, which are mapped to high numbers.
+  const ids = { pid: 4711, uid: 2 ** 32 - 2, gid: 2 ** 31 + 5 }
+  const ask = (_option: number, size: number): Buffer => {
+    const value = Buffer.alloc(size)
+    value.writeInt32LE(ids.pid)
+    value.writeUInt32LE(ids.uid, uid)
+    value.writeUInt32LE(ids.gid, gid)
+    return value
+  }
+  const { uid, gid } = host.peercred
+  const credentials = readCredentials(host.peercred, ask)
+  t.match(credentials, { uid: ids.uid, gid: ids.gid })
 })

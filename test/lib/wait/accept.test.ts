@@ -1,7 +1,7 @@
 // The accept loop: what it waits for, and which errors it outlives.
 
 import { execFileSync } from 'node:child_process'
-import { once } from 'node:events'
+import { getEventListeners, once } from 'node:events'
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { constants } from 'node:os'
@@ -131,6 +131,39 @@ leakFree('connectionsOn() aborted while nobody asks ends next', async (t) => {
   t.match(await connections.next(), { done: true }, 'though one is waiting')
   for (const client of clients) client.destroy()
 })
+
+leakFree(
+  'connectionsOn() leaves nothing on a signal that goes on',
+  async (t) => {
+    const { signal } = new AbortController()
+    for (let round = 0; round < 3; round++) {
+      const { path, fd } = await listening(t)
+      const client = await dial(t, path)
+      for await (const accepted of connectionsOn(fd, { signal })) {
+        closeSync(accepted)
+        break
+      }
+      client.destroy()
+    }
+    t.equal(getEventListeners(signal, 'abort').length, 0)
+  },
+)
+
+leakFree(
+  'connectionsOn() that is aborted closes its socket once',
+  async (t) => {
+    const { fd } = await listening(t)
+    const stop = new AbortController()
+    const next = connectionsOn(fd, { signal: stop.signal }).next()
+    stop.abort()
+    // The number is free, and whoever opens something gets it.
+    const opened: number[] = []
+    while (!opened.includes(fd)) opened.push(openSync('package.json', 'r'))
+    t.match(await next, { done: true })
+    t.ok(fstatSync(fd).isFile(), 'whoever has the number now keeps it')
+    for (const each of opened) closeSync(each)
+  },
+)
 
 leakFree('connectionsOn() throws for what does not listen', async (t) => {
   const expected = { code: 'EINVAL', syscall: 'accept' }

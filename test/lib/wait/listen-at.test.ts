@@ -18,7 +18,7 @@ import { t } from 'tap'
 import { connect as dial, listen } from '../../../lib/index.ts'
 import * as libc from '../../../lib/libc.ts'
 import * as unix from '../../../lib/socket/unix.ts'
-import { listenAt } from '../../../lib/wait/listen-at.ts'
+import { listenAt, SocketFile } from '../../../lib/wait/listen-at.ts'
 import {
   declaring,
   leakFree,
@@ -48,6 +48,23 @@ leakFree('the mode is right whatever the umask is, which stays', async (t) => {
     t.equal(process.umask(), 0o027)
     closeSync(fd)
   }
+})
+
+// A file system may give the number of a removed file to the next one.
+leakFree('a file that got the number of a removed one stays', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const { fd, file } = await listenAt(path, 'stream')
+  const stats = lstatSync(path)
+  const removed = Object.create(stats, {
+    birthtimeMs: { value: stats.birthtimeMs - 1 },
+  })
+  const former = new SocketFile(path, removed)
+  t.notOk(former.isHere())
+  t.equal(former.remove(), undefined)
+  t.ok(existsSync(path), 'it is not the one that was removed')
+  t.equal(file?.remove(), undefined)
+  t.notOk(existsSync(path))
+  closeSync(fd)
 })
 
 leakFree('options that make no sense are refused', async (t) => {

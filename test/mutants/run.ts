@@ -1,0 +1,200 @@
+// A fault in each place of lib/, one at a time (a mutant: a condition turned
+// round, a call left out): does a test fail? Stryker makes the mutants and runs
+// the tests; here are the order, the time, and the table at the end.
+//
+//     run.sh [--minutes N] [FILE...]     all of lib/, or these files of it
+//     run.sh --sample [--seed TEXT] ...  some lines of what has changed
+//
+// What an earlier run has found out about the same lines and the same tests is
+// taken from .cache/mutants, so a run that was ended goes on. Stryker compares
+// the file and its test files alone: after a change elsewhere remove that folder.
+
+import { execFileSync, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { parseArgs } from 'node:util'
+
+import { type Left, left } from './left.ts'
+import { testsFor } from './tests.ts'
+
+/** The least score of lib/, and of the lesson and connections, in per cent. */
+const FLOOR = 85
+const HIGH_FLOOR = 90
+const HIGH = /^lib\/(conn\/)?[^/]+$/
+
+/** Lines that are taken together in a sample. */
+const LINES = 15
+
+const FOLDER = '.cache/mutants'
+
+/** Types alone, or nothing but exports: no code to change. */
+const WITHOUT_CODE = ['lib/index.ts', 'lib/ffi/types.ts', 'lib/wait/types.ts']
+
+/** Of mutation-testing-report-schema, what is read here. */
+type Place = { line: number; column: number }
+type Mutant = {
+  mutatorName: string
+  replacement: string
+  status: string
+  location: { start: Place; end: Place }
+}
+type Report = { files: Record<string, { source: string; mutants: Mutant[] }> }
+
+type Row = { file: string; detected: number; listed: number; missed: string[] }
+
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    minutes: { type: 'string', default: 'Infinity' },
+    sample: { type: 'boolean', default: false },
+    seed: { type: 'string' },
+  },
+})
+const end = Date.now() + Number(values.minutes) * 60_000
+const all = readdirSync('lib', { recursive: true, encoding: 'utf8' })
+  .map((name) => `lib/${name}`)
+  .filter((file) => file.endsWith('.ts') && !WITHOUT_CODE.includes(file))
+  .sort()
+const base = JSON.parse(readFileSync('test/mutants/stryker.json', 'utf8'))
+
+const rows: Row[] = []
+const work = values.sample ? sample() : positionals.length ? positionals : all
+for (const [index, part] of work.entries()) {
+  const left = end - Date.now()
+  const report = left > 0 ? mutate(part, left) : undefined
+  if (report === undefined) {
+    console.log(`No time for ${work.length - index} of ${work.length} parts`)
+    break
+  }
+  rows.push(...rowsOf(report))
+}
+process.exitCode = conclude()
+
+/** Parts of what has changed since the last release, as `FILE:FIRST-LAST`. */
+function sample(): string[] {
+  const git = (...args: string[]): string =>
+    execFileSync('git', args, { encoding: 'utf8' }).trim()
+  const release = git(
+    'log',
+    '-1',
+    '--format=%H',
+    '-G"version":',
+    'package.json',
+  )
+  const changed = git('diff', '--name-only', release, '--', 'lib').split('\n')
+  const files = positionals.length
+    ? positionals
+    : all.filter((file) => changed.includes(file))
+  const seed = values.seed ?? git('rev-parse', 'HEAD')
+  console.log(`Seed ${seed}, of ${files.length} files`)
+  const order = (part: string): string =>
+    createHash('sha256').update(`${seed} ${part}`).digest('hex')
+  return (files.length > 0 ? files : all)
+    .flatMap(partsOf)
+    .sort((one, other) => (order(one) < order(other) ? -1 : 1))
+}
+
+function partsOf(file: string): string[] {
+  const count = readFileSync(file, 'utf8').split('\n').length
+  const parts = []
+  for (let first = 1; first < count; first += LINES)
+    parts.push(`${file}:${first}-${first + LINES - 1}`)
+  return parts
+}
+
+/** Has Stryker do its work. Undefined if it takes longer than `timeout` ms. */
+function mutate(part: string, timeout: number): Report | undefined {
+  const [file = ''] = part.split(':')
+  const { tests, engine } = testsFor(file)
+  const folder = `${FOLDER}/${part.replaceAll(/[/:]/g, '-')}`
+  mkdirSync(folder, { recursive: true })
+  const reportFile = `${folder}/report.json`
+  rmSync(reportFile, { force: true })
+  const config = {
+    ...base,
+    mutate: [part],
+    tap: { ...base.tap, testFiles: tests.filter((test) => existsSync(test)) },
+    tempDirName: `${folder}/sandbox`,
+    incrementalFile: `${folder}/incremental.json`,
+    jsonReporter: { fileName: reportFile },
+  }
+  writeFileSync(`${folder}/stryker.json`, JSON.stringify(config))
+  const stryker = 'test/mutants/node_modules/.bin/stryker'
+  const env = { ...process.env, FDPASS_FFI: engine, TAP_TIMEOUT: '0' }
+  const { error } = spawnSync(stryker, ['run', `${folder}/stryker.json`], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env,
+    ...(Number.isFinite(timeout) ? { timeout: Math.ceil(timeout) } : {}),
+  })
+  if (error && !('code' in error && error.code === 'ETIMEDOUT')) throw error
+  if (error) return undefined
+  return JSON.parse(readFileSync(reportFile, 'utf8'))
+}
+
+function rowsOf(report: Report): Row[] {
+  return Object.entries(report.files).map(([file, { source, mutants }]) => {
+    const lines = source.split('\n')
+    const row: Row = { file, detected: 0, listed: 0, missed: [] }
+    for (const mutant of mutants) {
+      const { status, location, mutatorName, replacement } = mutant
+      if (status === 'Killed' || status === 'Timeout') row.detected++
+      // Neither what does not run at all nor what is left out says anything.
+      if (status !== 'Survived' && status !== 'NoCoverage') continue
+      const from = textAt(lines, location)
+      if (left.some((one) => isSame(one, file, from, replacement))) row.listed++
+      else {
+        const place = `${file}:${location.start.line}`
+        row.missed.push(`${place} ${mutatorName}\n- ${from}\n+ ${replacement}`)
+      }
+    }
+    return row
+  })
+}
+
+function isSame(one: Left, file: string, from: string, to: string): boolean {
+  return one.file === file && one.from === from && one.to === to
+}
+
+function textAt(lines: string[], { start, end }: Mutant['location']): string {
+  const text = lines.slice(start.line - 1, end.line)
+  text.push(text.pop()?.slice(0, end.column - 1) ?? '')
+  text.unshift(text.shift()?.slice(start.column - 1) ?? '')
+  return text.join('\n')
+}
+
+/** Prints what survived and the table; returns the exit code. */
+function conclude(): number {
+  for (const { missed } of rows) for (const text of missed) console.log(text)
+  console.table(rows.map(toTable))
+  const high = rows.filter(({ file }) => HIGH.test(file))
+  const floors = [{ name: 'lib/', floor: FLOOR, of: rows }]
+  if (!values.sample)
+    floors.push({ name: 'lib/*.ts, lib/conn/', floor: HIGH_FLOOR, of: high })
+  let code = 0
+  for (const { name, floor, of } of floors) {
+    const score = scoreOf(of)
+    console.log(`${name}: ${score.toFixed(1)} %, of at least ${floor} %`)
+    if (!(score >= floor)) code = 1
+  }
+  return code
+}
+
+function toTable(row: Row) {
+  const { file, detected, listed, missed } = row
+  const score = scoreOf([row]).toFixed(1)
+  return { file, detected, listed, missed: missed.length, score }
+}
+
+// NaN for no mutants at all, which is below every floor.
+function scoreOf(rows: Row[]): number {
+  const detected = rows.reduce((sum, row) => sum + row.detected, 0)
+  const missed = rows.reduce((sum, row) => sum + row.missed.length, 0)
+  return (100 * detected) / (detected + missed)
+}

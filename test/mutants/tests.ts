@@ -1,0 +1,49 @@
+// Which tests are run for which file of lib/. The file of its name comes first,
+// test/lib/x.test.ts for lib/x.ts; here are those that it needs besides, or
+// instead. Fewer files take less time, and say more: a fault that only a far
+// test sees is hard to find.
+
+const MORE: Record<string, readonly string[]> = {
+  'lib/libc.ts': ['ffi/trace'],
+  'lib/message.ts': ['conn/limits'],
+  'lib/msghdr.ts': ['message'],
+  'lib/layouts.ts': ['cmsg'],
+  'lib/conn/checks.ts': ['conn/seqpacket', 'conn/conn', 'conn/limits'],
+  'lib/conn/limits.ts': ['conn/conn'],
+  'lib/conn/sender.ts': ['conn/limits'],
+  'lib/conn/receiver.ts': ['conn/seqpacket', 'conn/conn', 'conn/ahead'],
+  'lib/conn/conn.ts': ['conn/seqpacket', 'conn/closing', 'inheritance'],
+  'lib/conn/datagram.ts': ['conn/closing', 'inheritance'],
+  'lib/conn/connect.ts': ['conn/listener', 'conn/conn'],
+  'lib/conn/listening.ts': ['conn/closing'],
+  'lib/conn/listener.ts': ['conn/serve', 'conn/lingering', 'inheritance'],
+  'lib/socket/calls.ts': ['socket/options', 'socket/inet', 'wait/accept'],
+  'lib/socket/datagram.ts': ['conn/datagram'],
+  'lib/socket/describe.ts': ['stream/describe'],
+  'lib/socket/pool-calls.ts': ['conn/lingering', 'socket/unix'],
+  'lib/socket/unix.ts': ['conn/conn', 'conn/listener', 'inheritance'],
+  'lib/socket/options.ts': ['conn/conn', 'conn/limits', 'stream/describe'],
+  'lib/stream/calls.ts': ['stream/stream', 'stream/open'],
+  'lib/stream/open.ts': ['stream/stream'],
+  'lib/stream/node-streams.ts': ['stream/open', 'stream/stream'],
+  'lib/stream/pool.ts': ['stream/stream'],
+  'lib/wait/errors.ts': ['wait/line', 'wait/accept'],
+  'lib/wait/socket-watch.ts': ['wait/watch'],
+  'lib/wait/listen-at.ts': ['conn/listener', 'wait/concurrent-starts'],
+  'lib/ffi/runtime.ts': ['layouts'],
+}
+
+/** What runs with node:ffi alone. */
+const NODE_FFI = ['lib/ffi/node-ffi.ts', 'lib/wait/uv-poll.ts']
+
+/** Test files for a file of lib/, and the engine with which they see it. */
+export function testsFor(file: string): { tests: string[]; engine: string } {
+  const names = [
+    file.slice('lib/'.length, -'.ts'.length),
+    ...(MORE[file] ?? []),
+  ]
+  return {
+    tests: names.map((name) => `test/lib/${name}.test.ts`),
+    engine: NODE_FFI.includes(file) ? 'node' : 'ffi-rs',
+  }
+}
