@@ -78,6 +78,9 @@ const ends = {
     'setTimeout(() => process.exit(7))',
   'calls exit() when it is told': 'const [a, b] = socketpair();' +
     'a.recvmsg().then(() => process.exit(8)); b.sendmsg("x")',
+  'calls exit() in the middle of calls': 'const [a, b] = socketpair();' +
+    'let n = 0; const send = () => b.sendmsg("x").then(send); send();' +
+    'for await (const _ of a) if (n++ === 5000) process.exit(9)',
 }
 for (const [name, body] of Object.entries(ends)) {
   const [code] = await once(start(body), 'exit')
@@ -124,6 +127,7 @@ const modules = {
     expected:
       `${hello}has received: 0\nwaits without a reference: 0\n` +
       'waits, and calls exit(): 7\ncalls exit() when it is told: 8\n' +
+      'calls exit() in the middle of calls: 9\n' +
       `lists 0\n${hello}`,
   },
   'threads wait beside each other': {
