@@ -4,7 +4,6 @@ import { measureCold } from './cold.ts'
 import type { Row } from './effort.ts'
 import { measureHeld } from './held.ts'
 import { NET_26, NODE_FFI, OURS } from './peers.ts'
-import { measureStart } from './startup.ts'
 import { timed } from './timed.ts'
 
 const THERE_AND_BACK =
@@ -77,7 +76,6 @@ export const rows: readonly Row[] = [
     title: 'connect, accept, a descriptor there, a byte back, close',
   }),
   { name: 'idle', measure: measureHeld },
-  { name: 'start', measure: (_, effort) => measureStart(effort) },
 ]
 
 type Goal = {
