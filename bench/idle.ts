@@ -11,13 +11,7 @@ true //; exec "$(dirname "$(realpath "$0")")/../lib/script/run" "$0" "$@"
 
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import {
-  closeSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-} from 'node:fs'
+import { closeSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { createServer, connect as dial, Socket } from 'node:net'
 import { cpus, release, tmpdir, totalmem, type } from 'node:os'
 import { join } from 'node:path'
@@ -29,13 +23,14 @@ import {
   sendFrame,
   serviceSocket,
 } from '../lib/index.ts'
-import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
+import { commandLine, fail, help, numberOption } from '../lib/script/cli.ts'
+import { cpuTime, residentSet } from './processes.ts'
 
 const USAGE = `Usage: bench/idle.ts [OPTIONS]
 Measures examples/idle-container with parked connections. Linux only.
-  --connections N  10000 unless given
-  --seconds N      of doing nothing, for the CPU: 10 unless given
-  --wakes N        one after the other, for the latency: 2000 unless given`
+  --connections N  so many (10000)
+  --seconds N      of doing nothing, for the CPU (10)
+  --wakes N        one after the other, for the latency (2000)`
 
 const { values } = commandLine(
   USAGE,
@@ -50,9 +45,11 @@ const { values } = commandLine(
   [0, 0],
 )
 if (process.platform !== 'linux') fail('Expected Linux: this reads /proc')
-const connections = count(values.connections)
-const seconds = count(values.seconds)
-const wakes = count(values.wakes)
+const count = (name: 'connections' | 'seconds' | 'wakes'): number =>
+  numberOption(USAGE, `--${name}`, values[name], [1, 9_999_999])
+const connections = count('connections')
+const seconds = count('seconds')
+const wakes = count('wakes')
 
 /** Memory is told for those after these, which pay for the code. */
 const FIRST = Math.min(1000, Math.floor(connections / 2))
@@ -247,18 +244,10 @@ async function lookAtRest(quiet: number): Promise<ReturnType<typeof look>> {
 
 /** The container from outside: KiB, ms of CPU since its start, descriptors. */
 function look(): { rss: number; cpu: number; fds: number } {
-  const folder = `/proc/${container}`
-  const status = readFileSync(`${folder}/status`, 'utf8')
-  let cpu = 0
-  for (const task of readdirSync(`${folder}/task`)) {
-    // In ns, where /proc/PID/stat counts in ticks of 10 ms.
-    const ran = readFileSync(`${folder}/task/${task}/schedstat`, 'utf8')
-    cpu += Number(ran.split(' ')[0]) / 1e6
-  }
   return {
-    rss: Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)?.[1]),
-    cpu,
-    fds: readdirSync(`${folder}/fd`).length,
+    rss: residentSet(container),
+    cpu: cpuTime(container) / 1e6,
+    fds: readdirSync(`/proc/${container}/fd`).length,
   }
 }
 
@@ -273,9 +262,4 @@ function rate(ms: number): string {
 
 function row(what: string, measured: string, goal: string): void {
   console.log(`${what.padEnd(48)}${measured.padStart(12)}  ${goal}`)
-}
-
-function count(text: string): number {
-  if (/^[1-9]\d{0,6}$/.test(text)) return Number(text)
-  return usageError(USAGE, `Expected a number from 1, got "${text}"`)
 }

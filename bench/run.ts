@@ -16,7 +16,13 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem, type } from 'node:os'
 import { join } from 'node:path'
 
-import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
+import {
+  commandLine,
+  fail,
+  help,
+  numberOption,
+  usageError,
+} from '../lib/script/cli.ts'
 import { findPeers, type Peer } from './peers.ts'
 import { goals, rows } from './rows.ts'
 import { format, printTable, ratioOf, serialize, type Table } from './table.ts'
@@ -25,7 +31,7 @@ const rowNames = rows.map(({ name }) => name)
 
 const USAGE = `Usage: bench/run.ts [OPTIONS]
 Measures how fast descriptors are passed, and prints a table for each row.
-  --rounds N    of about 200 ms for every peer and row, 9 unless given
+  --rounds N    of about 200 ms for every peer and row (9)
   --rows LIST   only these, of
                 ${rowNames.slice(0, 7).join(', ')},
                 ${rowNames.slice(7).join(', ')}
@@ -45,7 +51,8 @@ const { values } = commandLine(
   },
   [0, 0],
 )
-const effort = { rounds: count(values.rounds), batch: 200 }
+const rounds = numberOption(USAGE, '--rounds', values.rounds, [1, 9999])
+const effort = { rounds, batch: 200 }
 const chosen = choose('row', rows, values.rows)
 const peers = choose('peer', findPeers(), values.peers)
 
@@ -62,13 +69,6 @@ for (const row of chosen) {
 printGoals()
 if (values.json) {
   writeFileSync(values.json, serialize({ machine, tables }))
-}
-
-function count(text: string): number {
-  if (!/^[1-9]\d{0,3}$/.test(text)) {
-    usageError(USAGE, `Expected a number of rounds, got ${text}`)
-  }
-  return Number(text)
 }
 
 function choose<T extends { name: string }>(

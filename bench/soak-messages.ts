@@ -16,17 +16,17 @@ import {
   fstatSync,
   openSync,
   readdirSync,
-  readFileSync,
 } from 'node:fs'
 import { join } from 'node:path'
 import { socketpair } from '../lib/index.ts'
-import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
+import { commandLine, fail, help, numberOption } from '../lib/script/cli.ts'
+import { residentSet } from './processes.ts'
 
 const USAGE = `Usage: bench/soak-messages.ts [OPTIONS]
 Passes descriptors for a long time; exits 1 if memory or descriptors grow. Part
 of soak.ts.
-  --messages N      10000000 unless given, there and back 100000
-  --minutes N       stop after so many, 10 unless given
+  --messages N      so many (10000000; there and back 100000)
+  --minutes N       stop after so many (10)
   --there-and-back  send descriptors to a process that returns them`
 
 /** Messages before anything is judged, at least. */
@@ -45,15 +45,15 @@ const { values } = commandLine(
   [0, 0],
 )
 const returning = values['there-and-back']
-const messages = count(values.messages ?? (returning ? '100000' : '10000000'))
-if (messages < 2 * WARM_UP) {
-  usageError(
-    USAGE,
-    `Expected at least ${2 * WARM_UP} messages, got ${messages}`,
-  )
-}
+const messages = numberOption(
+  USAGE,
+  '--messages',
+  values.messages ?? (returning ? '100000' : '10000000'),
+  [2 * WARM_UP, Number.MAX_SAFE_INTEGER],
+)
 const warmUp = Math.max(messages / 10, WARM_UP)
-const end = performance.now() + count(values.minutes) * 60_000
+const minutes = numberOption(USAGE, '--minutes', values.minutes, [1, 9999])
+const end = performance.now() + minutes * 60_000
 
 /** In KiB, beyond the most that the warm-up needed. */
 const GROWTH = 32 * 1024
@@ -160,15 +160,4 @@ function look(warmingUp: boolean): string {
     return `${known.name}: ${memory} KiB, ${fds} descriptors`
   })
   return `${seen.join('; ')}${warmingUp ? ' (warming up)' : ''}`
-}
-
-function residentSet(pid: number | undefined): number {
-  const status = readFileSync(`/proc/${pid}/status`, 'utf8')
-  return Number(status.match(/^VmRSS:\s+(\d+) kB$/m)?.[1])
-}
-
-function count(text: string): number {
-  const value = Number(text)
-  if (Number.isSafeInteger(value) && value > 0) return value
-  return usageError(USAGE, `Expected a number from 1, got ${text}`)
 }

@@ -112,7 +112,10 @@ async function runPart(part: Part, minutes: number): Promise<string[]> {
 
 // The exit code, and the last line that was printed.
 async function runOnce({ name, command }: Part, minutes: number) {
-  const args = [...process.execArgv, ...command(Math.max(1, minutes))]
+  const args = [
+    ...process.execArgv,
+    ...command(Math.max(1, Math.round(minutes))),
+  ]
   const child = spawn(process.execPath, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'pipe'],

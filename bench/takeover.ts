@@ -18,16 +18,16 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-import { commandLine, fail, help, usageError } from '../lib/script/cli.ts'
+import { commandLine, fail, help, numberOption } from '../lib/script/cli.ts'
 import { linesOf } from '../lib/script/lines.ts'
 import type { LoadResult } from './takeover-load.ts'
 
 const USAGE = `Usage: bench/takeover.ts [OPTIONS]
 Replaces a server under load and prints whether its clients noticed.
-  --takeovers N  20 unless given
-  --crashes N    replacements that crash: 5 unless given
-  --clients N    of each of four kinds: 4 unless given
-  --rate N       requests per second of each client: 25 unless given`
+  --takeovers N  replacements (20)
+  --crashes N    replacements that crash (5)
+  --clients N    of each of four kinds (4)
+  --rate N       requests per second of each client (25)`
 
 const { values } = commandLine(
   USAGE,
@@ -42,10 +42,12 @@ const { values } = commandLine(
   },
   [0, 0],
 )
-const takeovers = count(values.takeovers)
-const crashes = count(values.crashes)
-const clients = count(values.clients)
-const rate = count(values.rate)
+const count = (name: 'takeovers' | 'crashes' | 'clients' | 'rate'): number =>
+  numberOption(USAGE, `--${name}`, values[name], [1, 9999])
+const takeovers = count('takeovers')
+const crashes = count('crashes')
+const clients = count('clients')
+const rate = count('rate')
 
 /** Seconds from one replacement to the next. */
 const PACE = 2
@@ -224,12 +226,6 @@ function longest(results: readonly LoadResult[]): number {
 
 function failuresOf({ failures }: LoadResult): number {
   return Object.values(failures).reduce((sum, times) => sum + times, 0)
-}
-
-function count(text: string): number {
-  if (!/^[1-9]\d{0,3}$/.test(text))
-    usageError(USAGE, `Expected a number from 1, got ${text}`)
-  return Number(text)
 }
 
 async function freePort(): Promise<number> {
