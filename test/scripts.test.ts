@@ -19,22 +19,20 @@ import { t } from 'tap'
 
 import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
+import { openFds, settledFds } from './support/descriptors.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { pipe } from './support/pipes.ts'
 import {
-  missing,
-  missingNobody,
-  noTerminal,
-  openFds,
-  pipe,
   plainEnv,
   Running,
   run,
   script,
-  settledFds,
   startServer,
-  temporaryFolder,
-  terminal,
-  until,
-} from './support.ts'
+} from './support/processes.ts'
+import { noTerminal, terminal } from './support/terminal.ts'
+import { missingNobody } from './support/users.ts'
+import { until } from './support/waiting.ts'
 
 const client = (path: string): string[] => script('client.ts', path)
 

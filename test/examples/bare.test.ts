@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { run, script } from '../support.ts'
+import { run, script } from '../support/processes.ts'
 
 t.test('bare.ts reads a file through the number it received', async (t) => {
   const { code, stdout, stderr } = await run(t, script('examples/bare.ts'))

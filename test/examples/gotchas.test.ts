@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import t from 'tap'
 
-import { run, script } from '../support.ts'
+import { run, script } from '../support/processes.ts'
 
 const FOLDER = 'examples/gotchas'
 const SHARED = ['all.ts', 'gotcha.ts', 'limited.ts', 'tcp-pair.ts']

@@ -4,7 +4,9 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import type { Test } from 'tap'
 
-import { openFds, plainEnv, run, script, until } from '../support.ts'
+import { openFds } from '../support/descriptors.ts'
+import { plainEnv, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 
 /**
  * Waits until a process has no descriptor open but those of `before`: it closes

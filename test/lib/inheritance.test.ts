@@ -4,13 +4,10 @@
 import { join } from 'node:path'
 import { t } from 'tap'
 
-import {
-  missing,
-  run,
-  runInWorker,
-  script,
-  temporaryFolder,
-} from '../support.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { run, script } from '../support/processes.ts'
+import { runInWorker } from '../support/worker.ts'
 
 /** Opens one of each, and prints the descriptors of a child. */
 const BODY = `

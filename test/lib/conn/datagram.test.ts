@@ -7,13 +7,11 @@ import { join } from 'node:path'
 import { UnixDatagram } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
-import {
-  leakFree,
-  missing,
-  Running,
-  temporaryFolder,
-  turns,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { Running } from '../../support/processes.ts'
+import { turns } from '../../support/waiting.ts'
 
 const linux = host.name.startsWith('linux') ? false : 'for Linux'
 

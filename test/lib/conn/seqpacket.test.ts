@@ -15,13 +15,10 @@ import {
 } from '../../../lib/index.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { hasEpoll } from '../../../lib/wait/watch.ts'
-import {
-  lacksPassRights,
-  leakFree,
-  missing,
-  Running,
-  temporaryFolder,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { lacksPassRights, missing } from '../../support/missing.ts'
+import { Running } from '../../support/processes.ts'
 
 // macOS has none, and Node waits for none: see SocketWatch.
 const skip = !hasEpoll && 'seqpacket sockets need epoll(7)'

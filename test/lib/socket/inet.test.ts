@@ -14,7 +14,8 @@ import {
 import { t } from 'tap'
 
 import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
-import { leakFree, missing, openFds } from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
 
 for (const { address, any } of [
   { address: '127.0.0.1', any: '0.0.0.0' },

@@ -11,7 +11,7 @@ import {
   unixType,
 } from '../../../lib/socket/options.ts'
 import { newSocketpair, typeNumber } from '../../../lib/socket/unix.ts'
-import { leakFree } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
 
 leakFree('peerCredentials() tells who made a pair', async (t) => {
   const [one, other] = newSocketpair()
