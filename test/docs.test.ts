@@ -240,7 +240,8 @@ t.test('careful.ts', async (t) => {
   const { server, path } = await startCareful(t)
 
   await t.test('counts what comes', async (t) => {
-    using conn = await connect(path)
+    const conn = await connect(path)
+    t.teardown(() => conn.close())
     const fd = openSync('LICENSE', 'r')
     await conn.sendFds('x', [fd])
     closeSync(fd)
@@ -249,8 +250,10 @@ t.test('careful.ts', async (t) => {
   })
 
   await t.test('hangs up on who sends nothing, or no end', async (t) => {
-    using silent = await connect(path)
-    using slow = await connect(path)
+    const silent = await connect(path)
+    t.teardown(() => silent.close())
+    const slow = await connect(path)
+    t.teardown(() => slow.close())
     const { read: from, write: to } = pipe()
     await slow.sendFds('x', [from])
     closeSync(from)
@@ -260,11 +263,13 @@ t.test('careful.ts', async (t) => {
   })
 
   await t.test('refuses what is too large, or too many', async (t) => {
-    using conn = await connect(path)
+    const conn = await connect(path)
+    t.teardown(() => conn.close())
     const zero = openSync('/dev/zero', 'r')
     await conn.sendFds('x', [zero])
     t.equal(await conn.recvmsg(), null)
-    using other = await connect(path)
+    const other = await connect(path)
+    t.teardown(() => other.close())
     await other.sendFds('x', [zero, zero])
     closeSync(zero)
     t.equal(await other.recvmsg(), null)
