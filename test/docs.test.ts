@@ -31,7 +31,9 @@ import {
 import { declarations, namesOn, PAGE, withApi, withoutApi } from './api.ts'
 import { newTerminal } from './lib/stream/support.ts'
 import { type Block, blocksOf, pages, proseOf, read, rowsOf } from './readme.ts'
-import { leakFree, missing, Running, run, script } from './support.ts'
+import { leakFree } from './support/descriptors.ts'
+import { missing } from './support/missing.ts'
+import { Running, run, script } from './support/processes.ts'
 
 const { name: PACKAGE }: { name: string } = JSON.parse(read('package.json'))
 

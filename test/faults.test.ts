@@ -9,7 +9,9 @@ import { t } from 'tap'
 import { faultsFor, randomFrom } from './faults/choose.ts'
 import { isForLibuv, ownCalls } from './faults/trace.ts'
 import { crashOf } from './faults/verdict.ts'
-import { missing, plainEnv, run, script, temporaryFolder } from './support.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, run, script } from './support/processes.ts'
 
 const FAULTS = 'test/faults.ts'
 

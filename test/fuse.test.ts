@@ -8,7 +8,8 @@ import { join } from 'node:path'
 import { t } from 'tap'
 
 import { endFuse, fuseCommand, missingFuse, startFuse } from './fuse.ts'
-import { Running, run, temporaryFolder } from './support.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { Running, run } from './support/processes.ts'
 
 const options = { skip: missingFuse() }
 

@@ -8,7 +8,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 
-import { missing, plainEnv, Running, temporaryFolder } from './support.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, Running } from './support/processes.ts'
 
 /** The command that mounts the file system on `folder`. */
 export function fuseCommand(folder: string): string[] {

@@ -12,7 +12,9 @@ import {
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
-import { missing, plainEnv, run, temporaryFolder } from './support.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, run } from './support/processes.ts'
 
 const skip = missing('make', 'npm')
 

@@ -16,7 +16,9 @@ import {
 import { join, resolve } from 'node:path'
 import { type Test, t } from 'tap'
 
-import { missing, plainEnv, run, temporaryFolder } from './support.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, run } from './support/processes.ts'
 
 const wanted = readFileSync('test/package-tools/package.json', 'utf8')
 const versions: Record<string, string> = JSON.parse(wanted).dependencies

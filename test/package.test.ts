@@ -15,7 +15,8 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { type Test, t } from 'tap'
 
-import { missing, plainEnv, Running, run } from './support.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, Running, run } from './support/processes.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'fd-'))
 t.teardown(() => rmSync(folder, { recursive: true, force: true }))

@@ -5,7 +5,8 @@ import { t } from 'tap'
 import { capture, draw } from './pictures.ts'
 import { blocksOf, read } from './readme.ts'
 import { commandsOf, Numbers } from './readme-session.ts'
-import { missing, plainEnv } from './support.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv } from './support/processes.ts'
 
 /** The text of a picture, a line for each line of its terminals. */
 function textOf(svg: string): string[] {

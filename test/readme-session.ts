@@ -20,7 +20,8 @@ import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
 
 import type { Block } from './readme.ts'
-import { Running, until } from './support.ts'
+import { Running } from './support/processes.ts'
+import { until } from './support/waiting.ts'
 
 /** Where, as whom and with which environment commands run. */
 export type Place = {

@@ -46,7 +46,8 @@ import {
   runGroup,
   type Typed,
 } from './readme-session.ts'
-import { missing, plainEnv, Running, run, script } from './support.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, Running, run, script } from './support/processes.ts'
 
 /** What a reader types besides the commands: see readme-session.ts. */
 const TYPED: Readonly<Record<string, readonly Typed[]>> = {

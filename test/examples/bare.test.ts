@@ -1,6 +1,6 @@
 import t from 'tap'
 
-import { run, script } from '../support.ts'
+import { run, script } from '../support/processes.ts'
 import { tellsUsage } from './support.ts'
 
 t.test('bare.ts reads a file through the number it received', async (t) => {

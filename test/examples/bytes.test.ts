@@ -10,14 +10,10 @@ import { type Test, t } from 'tap'
 import { buildRights, spaceFor } from '../../lib/cmsg.ts'
 import { abis, host } from '../../lib/layouts.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
-import {
-  compileC,
-  envWithoutCache,
-  missing,
-  run,
-  script,
-  temporaryFolder,
-} from '../support.ts'
+import { compileC } from '../support/c.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { envWithoutCache, run, script } from '../support/processes.ts'
 
 const FILE = 'examples/bytes.ts'
 const HERE = `${process.platform}-${process.arch}`

@@ -16,18 +16,11 @@ import {
   FdStream,
   type UnixConn,
 } from '../../lib/index.ts'
-import {
-  leakFree,
-  missing,
-  openFds,
-  plainEnv,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { leakFree, openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { expecting, noMoreFds } from './support.ts'
 
 const SERVICE = 'examples/dbus/service.ts'

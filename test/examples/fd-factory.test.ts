@@ -8,16 +8,10 @@ import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { type Test, t } from 'tap'
 
 import { boundSocket } from '../../lib/index.ts'
-import {
-  lacksPassRights,
-  missing,
-  plainEnv,
-  Running,
-  run,
-  script,
-  settledFds,
-  until,
-} from '../support.ts'
+import { settledFds } from '../support/descriptors.ts'
+import { lacksPassRights, missing } from '../support/missing.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/fd-factory/server.ts'

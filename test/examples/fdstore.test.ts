@@ -8,16 +8,10 @@ import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
 import { UnixDatagram } from '../../lib/index.ts'
-import {
-  openFds,
-  plainEnv,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import {
   type Client,
   dial,

@@ -23,18 +23,12 @@ import { type Test, t } from 'tap'
 
 import { type Frame, framesOf, sendFrame } from '../../lib/conn/frames.ts'
 import { connect, describeFd, type UnixConn } from '../../lib/index.ts'
-import {
-  lacksPassRights,
-  missing,
-  missingNobody,
-  openFds,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { lacksPassRights, missing } from '../support/missing.ts'
+import { Running, run, script } from '../support/processes.ts'
+import { missingNobody } from '../support/users.ts'
+import { until } from '../support/waiting.ts'
 import { expecting, noMoreFds } from './support.ts'
 
 const SERVER = 'examples/file-broker/server.ts'

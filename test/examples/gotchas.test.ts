@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs'
 import t from 'tap'
 
-import { run, script } from '../support.ts'
+import { run, script } from '../support/processes.ts'
 import { tellsUsage } from './support.ts'
 
 const FOLDER = 'examples/gotchas'

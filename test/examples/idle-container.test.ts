@@ -13,16 +13,11 @@ import { framesOf, sendFrame } from '../../lib/conn/frames.ts'
 import { connect, listen } from '../../lib/index.ts'
 import { linesOf } from '../../lib/script/lines.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
-import {
-  missing,
-  openFds,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { expecting, freePort, noMoreFds, tcpSocket } from './support.ts'
 
 const CONTAINER = 'examples/idle-container/container.ts'

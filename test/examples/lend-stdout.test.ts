@@ -7,16 +7,11 @@ import { Readable } from 'node:stream'
 import { t } from 'tap'
 
 import { connect, listen } from '../../lib/index.ts'
-import {
-  missing,
-  Running,
-  run,
-  script,
-  settledFds,
-  startServer,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { Running, run, script, startServer } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/lend-stdout/server.ts'

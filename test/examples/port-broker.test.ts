@@ -13,19 +13,12 @@ import {
 } from '../../examples/port-broker/rules.ts'
 import { framesOf, sendFrame } from '../../lib/conn/frames.ts'
 import { connect, describeFd, type UnixConn } from '../../lib/index.ts'
-import {
-  lacksPassRights,
-  missing,
-  missingNobody,
-  openFds,
-  plainEnv,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { lacksPassRights, missing } from '../support/missing.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { missingNobody } from '../support/users.ts'
+import { until } from '../support/waiting.ts'
 import { expecting, freePort, noMoreFds } from './support.ts'
 
 const SERVER = 'examples/port-broker/server.ts'

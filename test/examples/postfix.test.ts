@@ -8,15 +8,11 @@ import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
 import { listen, type UnixConn } from '../../lib/index.ts'
-import {
-  missing,
-  openFds,
-  Running,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { Running, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { dial, expecting, freePort, hears, noMoreFds } from './support.ts'
 
 const SCREEN = 'examples/postfix/screen.ts'

@@ -15,15 +15,10 @@ import { type Test, t } from 'tap'
 
 import { Monitor } from '../../examples/qemu/monitor.ts'
 import { socketpair } from '../../lib/index.ts'
-import {
-  leakFree,
-  missing,
-  openFds,
-  Running,
-  script,
-  settledFds,
-  temporaryFolder,
-} from '../support.ts'
+import { leakFree, openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { Running, script } from '../support/processes.ts'
 import { expecting, freePort, noMoreFds, tcpSocket } from './support.ts'
 
 const RUN = 'examples/qemu/run.ts'

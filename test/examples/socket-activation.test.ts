@@ -9,17 +9,11 @@ import { join } from 'node:path'
 import { type Test, t } from 'tap'
 import { listenFds } from '../../examples/socket-activation/listen-fds.ts'
 import { connect as connectUnix, type UnixConn } from '../../lib/index.ts'
-import {
-  missing,
-  openFds,
-  plainEnv,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { freePort, get, noMoreFds } from './support.ts'
 
 const ACTIVATE = 'examples/socket-activation/activate.ts'

@@ -2,8 +2,8 @@
 
 import { readdirSync } from 'node:fs'
 import { t } from 'tap'
-
-import { plainEnv, Running, run, script, temporaryFolder } from '../support.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
 import { tellsUsage } from './support.ts'
 
 const PARENT = 'examples/socketpair/parent.ts'

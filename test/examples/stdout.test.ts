@@ -5,19 +5,13 @@ import { join } from 'node:path'
 import { t } from 'tap'
 
 import { connect } from '../../lib/index.ts'
-import {
-  compileC,
-  lingering,
-  missing,
-  Running,
-  readToEnd,
-  run,
-  script,
-  settledFds,
-  startServer,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { compileC } from '../support/c.ts'
+import { settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { Running, run, script, startServer } from '../support/processes.ts'
+import { lingering, readToEnd } from '../support/sockets.ts'
+import { until } from '../support/waiting.ts'
 import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/stdout/server.ts'

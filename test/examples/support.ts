@@ -6,7 +6,9 @@ import { connect, createServer, type Socket } from 'node:net'
 import { basename } from 'node:path'
 import type { Test } from 'tap'
 
-import { openFds, plainEnv, run, script, until } from '../support.ts'
+import { openFds } from '../support/descriptors.ts'
+import { plainEnv, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 
 /**
  * Waits until a process has no descriptor open but those of `before`: it closes

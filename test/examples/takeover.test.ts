@@ -13,16 +13,11 @@ import { ListeningSocket } from '../../lib/conn/listening.ts'
 import { connect, socketpair, UnixConn } from '../../lib/index.ts'
 import { duplicate } from '../../lib/socket/unix.ts'
 import { connectionsOn } from '../../lib/wait/accept.ts'
-import {
-  lacksPassRights,
-  missing,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { lacksPassRights, missing } from '../support/missing.ts'
+import { Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { freePort, get, noMoreFds } from './support.ts'
 
 const SERVER = 'examples/takeover/server.ts'

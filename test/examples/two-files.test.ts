@@ -6,18 +6,13 @@ import { join } from 'node:path'
 import { t } from 'tap'
 
 import { connect } from '../../lib/index.ts'
-import {
-  compileC,
-  missing,
-  pipe,
-  Running,
-  run,
-  script,
-  settledFds,
-  startServer,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { compileC } from '../support/c.ts'
+import { settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { pipe } from '../support/pipes.ts'
+import { Running, run, script, startServer } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { noMoreFds, tellsUsage } from './support.ts'
 
 const SERVER = 'examples/two-files/server.ts'

@@ -6,7 +6,10 @@ import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
 import { listen, readableFrom } from '../../lib/index.ts'
-import { compileC, missing, run, temporaryFolder } from '../support.ts'
+import { compileC } from '../support/c.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { run } from '../support/processes.ts'
 
 const skip = missing('cc')
 

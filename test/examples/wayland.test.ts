@@ -8,17 +8,11 @@ import { type Test, t } from 'tap'
 
 import { connect, type UnixConn } from '../../lib/index.ts'
 import { type Image, readPng } from '../png.ts'
-import {
-  missing,
-  openFds,
-  plainEnv,
-  Running,
-  run,
-  script,
-  settledFds,
-  temporaryFolder,
-  until,
-} from '../support.ts'
+import { openFds, settledFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { until } from '../support/waiting.ts'
 import { noMoreFds } from './support.ts'
 
 const WINDOW = 'examples/wayland/window.ts'

@@ -9,7 +9,7 @@ import { copyOf, LARGE, roomFor, takeArrived } from '../../lib/arrivals.ts'
 import { systemError } from '../../lib/libc.ts'
 import { receiveNow, sendNow } from '../../lib/message.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
-import { leakFree } from '../support.ts'
+import { leakFree } from '../support/descriptors.ts'
 
 const [one, other] = newSocketpair()
 t.teardown(() => {

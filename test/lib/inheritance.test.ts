@@ -7,14 +7,11 @@ import { t } from 'tap'
 import { UnixConn, UnixDatagram } from '../../lib/index.ts'
 import { fcntl } from '../../lib/socket/calls.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
-import {
-  leakFree,
-  missing,
-  run,
-  runInWorker,
-  script,
-  temporaryFolder,
-} from '../support.ts'
+import { leakFree } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
+import { run, script } from '../support/processes.ts'
+import { runInWorker } from '../support/worker.ts'
 
 /** Opens one of each, and prints the descriptors of a child. */
 const BODY = `

@@ -11,7 +11,9 @@ import { refuseOtherRuntimes } from '../../lib/ffi/runtime.ts'
 import { abis, host, selectAbi } from '../../lib/layouts.ts'
 import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import { claimsOf, compare, valuesIn, youngOn } from '../claims.ts'
-import { compileC, missing, temporaryFolder } from '../support.ts'
+import { compileC } from '../support/c.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { missing } from '../support/missing.ts'
 
 t.test('selectAbi() gives each known platform its layout', async (t) => {
   for (const [name, abi] of Object.entries(abis)) {

@@ -16,7 +16,7 @@ import {
   sendNow,
 } from '../../lib/message.ts'
 import { newSocketpair } from '../../lib/socket/unix.ts'
-import { leakFree } from '../support.ts'
+import { leakFree } from '../support/descriptors.ts'
 
 type Message = typeof import('../../lib/message.ts')
 

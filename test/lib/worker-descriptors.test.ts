@@ -8,14 +8,10 @@ import { join } from 'node:path'
 import * as workerThreads from 'node:worker_threads'
 import { type Test, t } from 'tap'
 
-import {
-  onWarning,
-  openFds,
-  plainEnv,
-  run,
-  script,
-  temporaryFolder,
-} from '../support.ts'
+import { openFds } from '../support/descriptors.ts'
+import { temporaryFolder } from '../support/folder.ts'
+import { plainEnv, run, script } from '../support/processes.ts'
+import { onWarning } from '../support/worker.ts'
 
 /**
  * Runs `inside` in a worker thread, with the library as `lib`, and `outside` in

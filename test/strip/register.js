@@ -8,9 +8,10 @@
 
 import * as module from 'node:module'
 
-// Node 20 has hooks in a thread of their own alone, of which Node 26 warns.
-if (module.registerHooks) {
-  module.registerHooks(await import('./hooks.js'))
-} else {
+// In a thread of their own, as Node 20 has no others, and as those of Node 22 do
+// not get on with the runner's, which mock modules. Node 26 warns of that thread.
+if (Number.parseInt(process.versions.node, 10) < 26) {
   module.register('./hooks.js', import.meta.url)
+} else {
+  module.registerHooks(await import('./hooks.js'))
 }

@@ -15,15 +15,11 @@ import {
 } from '../../../lib/index.ts'
 import { canBatch } from '../../../lib/socket/batch.ts'
 import { shutdownWriting } from '../../../lib/socket/unix.ts'
-import {
-  leakFree,
-  missing,
-  openFds,
-  pipe,
-  run,
-  script,
-  turns,
-} from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
+import { pipe } from '../../support/pipes.ts'
+import { run, script } from '../../support/processes.ts'
+import { turns } from '../../support/waiting.ts'
 
 const noBatches = !canBatch() && 'nothing is read ahead where libc is not glibc'
 

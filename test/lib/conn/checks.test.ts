@@ -19,7 +19,7 @@ import { allocate, check, declare } from '../../../lib/libc.ts'
 import { CONTROL_ROOM, type Received, sendNow } from '../../../lib/message.ts'
 import { initMsghdr, readMsghdr, setParts } from '../../../lib/msghdr.ts'
 import { closeFd, duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
-import { leakFree } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
 
 // ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 const recvmsg = declare('recvmsg', 'size', ['int', 'pointer', 'int'])

@@ -8,7 +8,9 @@ import {
   socketpair,
   UnixDatagram,
 } from '../../../lib/index.ts'
-import { leakFree, temporaryFolder, until } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { until } from '../../support/waiting.ts'
 
 type Closable = { close(): void; readonly fd: number }
 

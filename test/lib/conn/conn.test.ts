@@ -25,7 +25,9 @@ import {
   waitReadable,
 } from '../../../lib/index.ts'
 import * as unix from '../../../lib/socket/unix.ts'
-import { leakFree, openFds, pipe, temporaryFolder } from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { pipe } from '../../support/pipes.ts'
 
 leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
   const [a, b] = socketpair()

@@ -10,15 +10,11 @@ import { UnixDatagram } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import * as calls from '../../../lib/socket/datagram.ts'
 import * as unix from '../../../lib/socket/unix.ts'
-import {
-  leakFree,
-  missing,
-  Running,
-  run,
-  script,
-  temporaryFolder,
-  turns,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { Running, run, script } from '../../support/processes.ts'
+import { turns } from '../../support/waiting.ts'
 
 const EMPTY = { data: Buffer.alloc(0), control: Buffer.alloc(0), flags: 0 }
 

@@ -4,7 +4,8 @@ import { closeSync, fstatSync, openSync } from 'node:fs'
 
 import { type Frame, framesOf, sendFrame } from '../../../lib/conn/frames.ts'
 import { socketpair, type UnixConn } from '../../../lib/index.ts'
-import { leakFree, pipe } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { pipe } from '../../support/pipes.ts'
 
 async function collect(conn: UnixConn, options = {}): Promise<Frame[]> {
   const frames: Frame[] = []

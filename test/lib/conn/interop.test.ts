@@ -13,7 +13,10 @@ import { join } from 'node:path'
 
 import { connect, listen, UnixConn } from '../../../lib/index.ts'
 import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
-import { leakFree, missing, Running, temporaryFolder } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { Running } from '../../support/processes.ts'
 
 const noPython = missing('python3')
 

@@ -10,17 +10,12 @@ import { socketpair, unixRights } from '../../../lib/index.ts'
 import * as layouts from '../../../lib/layouts.ts'
 import { maxFdsPerMessage } from '../../../lib/socket/c-library.ts'
 import { duplicate } from '../../../lib/socket/unix.ts'
-import {
-  asNewUser,
-  envWithoutCache,
-  leakFree,
-  missing,
-  missingNobody,
-  pipe,
-  run,
-  script,
-  turns,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
+import { pipe } from '../../support/pipes.ts'
+import { envWithoutCache, run, script } from '../../support/processes.ts'
+import { asNewUser, missingNobody } from '../../support/users.ts'
+import { turns } from '../../support/waiting.ts'
 
 const { abis, host } = layouts
 

@@ -6,13 +6,10 @@ import { closeSync, writeSync } from 'node:fs'
 
 import { UnixConn } from '../../../lib/index.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
-import {
-  leakFree,
-  lingering,
-  missing,
-  Running,
-  readToEnd,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
+import { Running } from '../../support/processes.ts'
+import { lingering, readToEnd } from '../../support/sockets.ts'
 
 for (const [name, flags] of [
   ['queued when the connection is closed', 0],

@@ -16,17 +16,17 @@ import { t } from 'tap'
 import { connect, listen, UnixConn, UnixListener } from '../../../lib/index.ts'
 import { acceptFrom, newSocket } from '../../../lib/socket/unix.ts'
 import * as accepting from '../../../lib/wait/accept.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
 import {
   envWithoutCache,
-  leakFree,
-  missing,
-  missingNobody,
   Running,
   run,
   script,
-  temporaryFolder,
-  until,
-} from '../../support.ts'
+} from '../../support/processes.ts'
+import { missingNobody } from '../../support/users.ts'
+import { until } from '../../support/waiting.ts'
 
 async function accept(listener: UnixListener): Promise<UnixConn> {
   for await (const conn of listener) return conn

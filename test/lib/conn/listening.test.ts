@@ -18,12 +18,9 @@ import {
 } from '../../../lib/conn/listening.ts'
 import { connect as connectUnix } from '../../../lib/index.ts'
 import { duplicate } from '../../../lib/socket/unix.ts'
-import {
-  lacksPassRights,
-  leakFree,
-  openFds,
-  temporaryFolder,
-} from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { lacksPassRights } from '../../support/missing.ts'
 
 /** Whether a client that connects is served from the socket. */
 async function serves(

@@ -7,14 +7,10 @@ import { t } from 'tap'
 
 import { socketpair, UnixConn } from '../../../lib/index.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
-import {
-  leakFree,
-  missing,
-  Running,
-  run,
-  script,
-  turns,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
+import { Running, run, script } from '../../support/processes.ts'
+import { turns } from '../../support/waiting.ts'
 
 const ROUNDS = 60
 

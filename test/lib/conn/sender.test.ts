@@ -13,7 +13,10 @@ import { MAX_BYTES, type Outgoing } from '../../../lib/message.ts'
 import * as batches from '../../../lib/socket/batch.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { Watch } from '../../../lib/wait/watch.ts'
-import { leakFree, missing, Running, script, turns } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
+import { Running, script } from '../../support/processes.ts'
+import { turns } from '../../support/waiting.ts'
 
 /** More than a socket takes at once. */
 const LONG = 4_000_000

@@ -14,13 +14,10 @@ import {
   unixCredentials,
 } from '../../../lib/index.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
-import {
-  lacksPassRights,
-  leakFree,
-  missing,
-  Running,
-  temporaryFolder,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { lacksPassRights, missing } from '../../support/missing.ts'
+import { Running } from '../../support/processes.ts'
 
 const skip = process.platform === 'darwin' && 'macOS has no such sockets'
 

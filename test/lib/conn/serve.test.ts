@@ -13,7 +13,9 @@ import {
   UnixListener,
 } from '../../../lib/index.ts'
 import { newSocket } from '../../../lib/socket/unix.ts'
-import { leakFree, temporaryFolder, turns, until } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 async function listening(t: Test, options?: ListenOptions) {
   const listener = await listen(join(temporaryFolder(t), 's'), options)

@@ -15,18 +15,12 @@ import { host } from '../../../lib/layouts.ts'
 import { systemError } from '../../../lib/libc.ts'
 import { shutdownWriting } from '../../../lib/socket/unix.ts'
 import { hasEpoll } from '../../../lib/wait/watch.ts'
-import {
-  asNewUser,
-  leakFree,
-  missing,
-  missingNobody,
-  openFds,
-  pipe,
-  run,
-  script,
-  turns,
-  until,
-} from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
+import { pipe } from '../../support/pipes.ts'
+import { run, script } from '../../support/processes.ts'
+import { asNewUser, missingNobody } from '../../support/users.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 const ETOOMANYREFS = -host.constants.ETOOMANYREFS
 

@@ -4,7 +4,7 @@ import { t } from 'tap'
 
 import { chooseEngine } from '../../../lib/ffi/choose.ts'
 import type { Engine } from '../../../lib/ffi/types.ts'
-import { plainEnv, run, script } from '../../support.ts'
+import { plainEnv, run, script } from '../../support/processes.ts'
 
 function pretend(name: Engine['name']): Engine {
   const nothing = (): never => {

@@ -2,7 +2,7 @@
 
 import { t } from 'tap'
 
-import { plainEnv, run, script } from '../../support.ts'
+import { plainEnv, run, script } from '../../support/processes.ts'
 
 const SOURCE = `
   import { closeSync } from 'node:fs'

@@ -2,7 +2,7 @@
 
 import { socketpair } from '../../../lib/index.ts'
 import { firstMessage } from '../../../lib/script/cli.ts'
-import { leakFree } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
 
 leakFree('firstMessage() gives what comes in time, or says so', async (t) => {
   const [server, client] = socketpair()

@@ -4,7 +4,7 @@
 import { existsSync } from 'node:fs'
 import { t } from 'tap'
 
-import { startServer } from '../../support.ts'
+import { startServer } from '../../support/processes.ts'
 
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   t.test(`a server that gets ${signal} leaves no socket file`, async (t) => {

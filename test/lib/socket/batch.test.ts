@@ -21,17 +21,12 @@ import {
 } from '../../../lib/socket/batch.ts'
 import { refuseDescriptors } from '../../../lib/socket/options.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
-import {
-  declaring,
-  lacksPassRights,
-  leakFree,
-  missing,
-  Running,
-  run,
-  script,
-  temporaryFolder,
-  until,
-} from '../../support.ts'
+import { declaring } from '../../support/c.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { lacksPassRights, missing } from '../../support/missing.ts'
+import { Running, run, script } from '../../support/processes.ts'
+import { until } from '../../support/waiting.ts'
 
 type Batch = typeof import('../../../lib/socket/batch.ts')
 type Conn = typeof import('../../../lib/conn/conn.ts')

@@ -8,7 +8,7 @@ import { unixRights } from '../../../lib/cmsg.ts'
 import * as layouts from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
 import { maxFdsPerMessage } from '../../../lib/socket/c-library.ts'
-import { declaring } from '../../support.ts'
+import { declaring } from '../../support/c.ts'
 
 type CLibrary = typeof import('../../../lib/socket/c-library.ts')
 

@@ -16,7 +16,8 @@ import { t } from 'tap'
 import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
 import { inetAddress } from '../../../lib/socket/sockaddr.ts'
 import { duplicate } from '../../../lib/socket/unix.ts'
-import { leakFree, missing, openFds } from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { missing } from '../../support/missing.ts'
 
 for (const { address, any } of [
   { address: '127.0.0.1', any: '0.0.0.0' },

@@ -10,7 +10,7 @@ import {
 } from 'node:fs'
 
 import { memfd, pipe } from '../../../lib/index.ts'
-import { leakFree } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
 
 const skip = process.platform === 'linux' ? false : 'memfd_create is Linux'
 

@@ -13,7 +13,8 @@ import {
   unixType,
 } from '../../../lib/socket/options.ts'
 import { newSocketpair, typeNumber } from '../../../lib/socket/unix.ts'
-import { declaring, leakFree } from '../../support.ts'
+import { declaring } from '../../support/c.ts'
+import { leakFree } from '../../support/descriptors.ts'
 
 leakFree('peerCredentials() tells who made a pair', async (t) => {
   const [one, other] = newSocketpair()

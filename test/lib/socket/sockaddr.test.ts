@@ -9,7 +9,9 @@ import {
   isAbstract,
   unixAddress,
 } from '../../../lib/socket/sockaddr.ts'
-import { missing, run, temporaryFolder } from '../../support.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { run } from '../../support/processes.ts'
 
 t.test('unixAddress() builds sockaddr_un in every layout', async (t) => {
   const linux = selectAbi('linux', 'x64', 'LE')

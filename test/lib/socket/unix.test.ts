@@ -21,15 +21,11 @@ import {
   setCloseOnExec,
 } from '../../../lib/socket/unix.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
-import {
-  leakFree,
-  missing,
-  openFds,
-  run,
-  script,
-  temporaryFolder,
-  until,
-} from '../../support.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { run, script } from '../../support/processes.ts'
+import { until } from '../../support/waiting.ts'
 
 type Unix = typeof import('../../../lib/socket/unix.ts')
 

@@ -16,15 +16,11 @@ import * as layouts from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
 import { closeFd, newSocketpair } from '../../../lib/socket/unix.ts'
 import { missingFuse, startFuse } from '../../fuse.ts'
-import {
-  leakFree,
-  missing,
-  pipe,
-  Running,
-  run,
-  script,
-  temporaryFolder,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { pipe } from '../../support/pipes.ts'
+import { Running, run, script } from '../../support/processes.ts'
 import { borrow, flagsOf, newTerminal, positionOf } from './support.ts'
 
 type Describe = typeof import('../../../lib/socket/describe.ts')

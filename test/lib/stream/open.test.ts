@@ -28,16 +28,12 @@ import { host } from '../../../lib/layouts.ts'
 import { allocate, check } from '../../../lib/libc.ts'
 import * as calls from '../../../lib/socket/calls.ts'
 import { duplicate, newSocketpair } from '../../../lib/socket/unix.ts'
-import {
-  anonymousPipe,
-  leakFree,
-  lingering,
-  missing,
-  pipe,
-  temporaryFolder,
-  turns,
-  until,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { anonymousPipe, pipe } from '../../support/pipes.ts'
+import { lingering } from '../../support/sockets.ts'
+import { turns, until } from '../../support/waiting.ts'
 import {
   borrow,
   isClosed,

@@ -37,21 +37,19 @@ import {
 } from '../../../lib/socket/unix.ts'
 import * as watch from '../../../lib/wait/watch.ts'
 import { endFuse, missingFuse, startFuse } from '../../fuse.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { anonymousPipe } from '../../support/pipes.ts'
 import {
-  anonymousPipe,
   envWithoutCache,
-  leakFree,
-  missing,
-  openFds,
   plainEnv,
   Running,
   run,
-  runInWorker,
   script,
-  temporaryFolder,
-  turns,
-  until,
-} from '../../support.ts'
+} from '../../support/processes.ts'
+import { turns, until } from '../../support/waiting.ts'
+import { runInWorker } from '../../support/worker.ts'
 import {
   borrow,
   busyPool,

@@ -18,7 +18,8 @@ import type { Test } from 'tap'
 import { UnixConn } from '../../../lib/index.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import * as watch from '../../../lib/wait/watch.ts'
-import { Running, run, temporaryFolder } from '../../support.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { Running, run } from '../../support/processes.ts'
 
 export type Open = typeof import('../../../lib/stream/open.ts')
 

@@ -17,18 +17,12 @@ import { type Test, t } from 'tap'
 import { duplexFrom, readableFrom } from '../../../lib/index.ts'
 import * as libc from '../../../lib/libc.ts'
 import * as watch from '../../../lib/wait/watch.ts'
-import {
-  isStopped,
-  leakFree,
-  missing,
-  noTerminal,
-  run,
-  script,
-  temporaryFolder,
-  terminal,
-  turns,
-  until,
-} from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { isStopped, run, script } from '../../support/processes.ts'
+import { noTerminal, terminal } from '../../support/terminal.ts'
+import { turns, until } from '../../support/waiting.ts'
 import { newTerminal, type Open } from './support.ts'
 
 type Terminal = typeof import('../../../lib/stream/terminal.ts')

@@ -18,15 +18,15 @@ import * as unix from '../../../lib/socket/unix.ts'
 import { Acceptor, connectionsOn } from '../../../lib/wait/accept.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
 import { hasEpoll, READABLE } from '../../../lib/wait/watch.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
 import {
   envWithoutCache,
-  leakFree,
-  missing,
   Running,
   run,
   script,
-  temporaryFolder,
-} from '../../support.ts'
+} from '../../support/processes.ts'
 
 async function listening(t: Test): Promise<{ path: string; fd: number }> {
   const path = join(temporaryFolder(t), 's')

@@ -9,7 +9,8 @@ import { t } from 'tap'
 
 import { connect } from '../../../lib/index.ts'
 import { bindTo, closeFd, newSocket } from '../../../lib/socket/unix.ts'
-import { Running, script, temporaryFolder } from '../../support.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { Running, script } from '../../support/processes.ts'
 
 const ROUNDS = Number(process.env.FDPASS_STARTS ?? 20)
 const STARTERS = 4

@@ -16,7 +16,9 @@ import {
 } from '../../../lib/socket/unix.ts'
 import { EmptyRead } from '../../../lib/wait/empty-read.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
-import { leakFree, temporaryFolder, turns, until } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 /** An EmptyRead that counts, and what it must not report. */
 function counting(t: Test, fd: number) {

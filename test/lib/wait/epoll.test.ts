@@ -13,18 +13,12 @@ import * as unix from '../../../lib/socket/unix.ts'
 import { EpollWatch } from '../../../lib/wait/epoll.ts'
 import { READABLE, WRITABLE } from '../../../lib/wait/types.ts'
 import { hasEpoll } from '../../../lib/wait/watch.ts'
-import {
-  declaring,
-  envWithoutCache,
-  leakFree,
-  missing,
-  openFds,
-  run,
-  script,
-  temporaryFolder,
-  turns,
-  until,
-} from '../../support.ts'
+import { declaring } from '../../support/c.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { envWithoutCache, run, script } from '../../support/processes.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 if (process.platform !== 'linux') t.bailout('only Linux has epoll(7)')
 

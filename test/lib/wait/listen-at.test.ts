@@ -19,16 +19,12 @@ import { connect as dial, listen } from '../../../lib/index.ts'
 import * as libc from '../../../lib/libc.ts'
 import * as unix from '../../../lib/socket/unix.ts'
 import { listenAt, SocketFile } from '../../../lib/wait/listen-at.ts'
-import {
-  declaring,
-  leakFree,
-  missing,
-  Running,
-  run,
-  runInWorker,
-  script,
-  temporaryFolder,
-} from '../../support.ts'
+import { declaring } from '../../support/c.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { Running, run, script } from '../../support/processes.ts'
+import { runInWorker } from '../../support/worker.ts'
 
 /** The file of a socket that has called bind(2) and not listen(2). */
 function boundAt(path: string): number {

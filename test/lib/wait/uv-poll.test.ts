@@ -6,7 +6,8 @@ import type { Test } from 'tap'
 
 import { engineName } from '../../../lib/libc.ts'
 import { UvPoll } from '../../../lib/wait/uv-poll.ts'
-import { envWithoutCache, leakFree, run, script } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { envWithoutCache, run, script } from '../../support/processes.ts'
 
 const skip = engineName === 'node:ffi' ? false : 'not with ffi-rs'
 

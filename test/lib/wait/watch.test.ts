@@ -39,20 +39,17 @@ import {
   waitReadable,
   waitWritable,
 } from '../../../lib/wait/watch.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
+import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
+import { anonymousPipe, pipe } from '../../support/pipes.ts'
 import {
-  anonymousPipe,
   envWithoutCache,
-  leakFree,
-  missing,
-  openFds,
-  pipe,
   Running,
   run,
   script,
-  temporaryFolder,
-  turns,
-  until,
-} from '../../support.ts'
+} from '../../support/processes.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 const { errno } = system
 const isLinux = process.platform === 'linux'

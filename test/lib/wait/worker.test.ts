@@ -2,7 +2,8 @@
 // it ends.
 
 import { hasEpoll } from '../../../lib/wait/watch.ts'
-import { envWithoutCache, leakFree, run, script } from '../../support.ts'
+import { leakFree } from '../../support/descriptors.ts'
+import { envWithoutCache, run, script } from '../../support/processes.ts'
 
 /** What each module below begins with: threads, and the lists that are open. */
 const THREADS = `

@@ -3,16 +3,10 @@
 
 import { type Test, t } from 'tap'
 
-import {
-  isStopped,
-  noTerminal,
-  openFds,
-  script,
-  settledFds,
-  startServer,
-  terminal,
-  until,
-} from './support.ts'
+import { openFds, settledFds } from './support/descriptors.ts'
+import { isStopped, script, startServer } from './support/processes.ts'
+import { noTerminal, terminal } from './support/terminal.ts'
+import { until } from './support/waiting.ts'
 
 async function start(t: Test) {
   const { path, server } = await startServer(t)

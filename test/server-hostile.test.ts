@@ -9,15 +9,9 @@ import { type Test, t } from 'tap'
 import { connect } from '../lib/index.ts'
 import { closeFd } from '../lib/socket/unix.ts'
 import { endFuse, missingFuse, startFuse } from './fuse.ts'
-import {
-  missing,
-  noTerminal,
-  Running,
-  run,
-  script,
-  startServer,
-  terminal,
-} from './support.ts'
+import { missing } from './support/missing.ts'
+import { Running, run, script, startServer } from './support/processes.ts'
+import { noTerminal, terminal } from './support/terminal.ts'
 
 /** Another client is served, and one Ctrl-C ends the server. */
 async function servesOthers(t: Test, path: string, server: Running) {

@@ -12,15 +12,10 @@ import {
 import { basename, join, resolve } from 'node:path'
 import { t } from 'tap'
 
-import {
-  asNewUser,
-  missing,
-  missingNobody,
-  plainEnv,
-  Running,
-  run,
-  temporaryFolder,
-} from './support.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { plainEnv, Running, run } from './support/processes.ts'
+import { asNewUser, missingNobody } from './support/users.ts'
 
 // Those with a first line that says what runs them.
 const scripts = ['.', 'examples', 'test', 'bench'].flatMap((folder) =>

@@ -15,17 +15,11 @@ import { type Test, t } from 'tap'
 
 import { connect } from '../lib/index.ts'
 import { newSocketpair } from '../lib/socket/unix.ts'
-import {
-  missing,
-  openFds,
-  Running,
-  run,
-  script,
-  settledFds,
-  startServer,
-  temporaryFolder,
-  until,
-} from './support.ts'
+import { openFds, settledFds } from './support/descriptors.ts'
+import { temporaryFolder } from './support/folder.ts'
+import { missing } from './support/missing.ts'
+import { Running, run, script, startServer } from './support/processes.ts'
+import { until } from './support/waiting.ts'
 
 /** server.ts, with its output in a file: faster than to read it from a pipe. */
 async function startToFile(t: Test) {
