@@ -65,15 +65,17 @@ const all = readdirSync('lib', { recursive: true, encoding: 'utf8' })
 const base = JSON.parse(readFileSync('test/mutants/stryker.json', 'utf8'))
 
 const rows: Row[] = []
+/** Where the tests failed before anything was changed. */
+const failed: string[] = []
 const work = values.sample ? sample() : positionals.length ? positionals : all
 for (const [index, part] of work.entries()) {
-  const left = end - Date.now()
-  const report = left > 0 ? mutate(part, left) : undefined
-  if (report === undefined) {
+  const report = mutate(part)
+  if (report === 'no time') {
     console.log(`No time for ${work.length - index} of ${work.length} parts`)
     break
   }
-  rows.push(...rowsOf(report))
+  if (report === 'failed') failed.push(part)
+  else rows.push(...rowsOf(report))
 }
 process.exitCode = conclude()
 
@@ -109,8 +111,10 @@ function partsOf(file: string): string[] {
   return parts
 }
 
-/** Has Stryker do its work. Undefined if it takes longer than `timeout` ms. */
-function mutate(part: string, timeout: number): Report | undefined {
+/** Has Stryker do its work. */
+function mutate(part: string): Report | 'no time' | 'failed' {
+  const timeout = Math.ceil(end - Date.now())
+  if (timeout <= 0) return 'no time'
   const [file = ''] = part.split(':')
   const { tests, engine } = testsFor(file)
   const folder = `${FOLDER}/${part.replaceAll(/[/:]/g, '-')}`
@@ -128,14 +132,15 @@ function mutate(part: string, timeout: number): Report | undefined {
   writeFileSync(`${folder}/stryker.json`, JSON.stringify(config))
   const stryker = 'test/mutants/node_modules/.bin/stryker'
   const env = { ...process.env, FDPASS_FFI: engine, TAP_TIMEOUT: '0' }
-  const { error } = spawnSync(stryker, ['run', `${folder}/stryker.json`], {
-    stdio: ['ignore', 'inherit', 'inherit'],
+  const args = ['run', `${folder}/stryker.json`]
+  const stdio = ['ignore', 'inherit', 'inherit'] as const
+  const { status } = spawnSync(stryker, args, {
     env,
-    ...(Number.isFinite(timeout) ? { timeout: Math.ceil(timeout) } : {}),
+    stdio: [...stdio],
+    ...(Number.isFinite(timeout) && { timeout }),
   })
-  if (error && !('code' in error && error.code === 'ETIMEDOUT')) throw error
-  if (error) return undefined
-  return JSON.parse(readFileSync(reportFile, 'utf8'))
+  if (status === 0) return JSON.parse(readFileSync(reportFile, 'utf8'))
+  return end <= Date.now() ? 'no time' : 'failed'
 }
 
 function rowsOf(report: Report): Row[] {
@@ -177,7 +182,8 @@ function conclude(): number {
   const floors = [{ name: 'lib/', floor: FLOOR, of: rows }]
   if (!values.sample)
     floors.push({ name: 'lib/*.ts, lib/conn/', floor: HIGH_FLOOR, of: high })
-  let code = 0
+  for (const part of failed) console.log(`The tests of ${part} failed`)
+  let code = failed.length > 0 ? 1 : 0
   for (const { name, floor, of } of floors) {
     const score = scoreOf(of)
     console.log(`${name}: ${score.toFixed(1)} %, of at least ${floor} %`)
