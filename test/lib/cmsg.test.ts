@@ -99,6 +99,14 @@ t.test('cmsgLen(), cmsgSpace() refuse bad sizes', async (t) => {
   }
 })
 
+t.test('the longest payload is one whose space has 31 bits', async (t) => {
+  for (const abi of layouts) {
+    const longest = 2 ** 31 - 1 - abi.cmsghdr.cmsg_data - abi.cmsgAlignment
+    t.ok(spaceFor(longest, abi) < 2 ** 31, abi.name)
+    t.throws(() => spaceFor(longest + 1, abi), { name: 'RangeError' })
+  }
+})
+
 t.test('unixRights() builds the bytes of every layout', async (t) => {
   const built: Record<string, string> = {
     'linux 64-bit': `1c00000000000000010000000100000005000000060000000700000000000000`,

@@ -120,6 +120,8 @@ leakFree('framesOf() refuses what is no frame', async (t) => {
     const expected = `Expected a JSON object, got ${JSON.stringify(line)}`
     t.equal(await problemWith(`${line}\n`), expected)
   }
+  const long = await problemWith(`${'x'.repeat(4000)}\n`)
+  t.equal(long, `Expected a JSON object, got "${'x'.repeat(80)}"`)
   for (const count of ['-1', '0.5', '"0"', '1']) {
     t.equal(
       await problemWith(`{"fds":${count}}\n`),

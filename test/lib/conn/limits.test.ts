@@ -6,6 +6,7 @@ import { constants } from 'node:os'
 import { t } from 'tap'
 import { buildRights } from '../../../lib/cmsg.ts'
 import { checkReceived } from '../../../lib/conn/checks.ts'
+import { limitsOf } from '../../../lib/conn/limits.ts'
 import { socketpair, unixRights } from '../../../lib/index.ts'
 import * as layouts from '../../../lib/layouts.ts'
 import { maxFdsPerMessage } from '../../../lib/socket/c-library.ts'
@@ -251,5 +252,37 @@ t.test('every layout says how a peer is asked about', async (t) => {
     const { size, uid, gid, pid } = peercred
     const last = 'offset' in pid ? pid.offset : uid
     t.ok(Math.max(uid, gid, last) + 4 <= size, name)
+  }
+})
+
+t.test('limits are those of the call, else the usual ones', async (t) => {
+  const usual = { maxBytes: 100, maxFds: Number.POSITIVE_INFINITY }
+  t.strictSame(limitsOf({}, 100), { ...usual, signal: undefined })
+  const { signal } = new AbortController()
+  const own = { maxBytes: 1, maxFds: 0, signal }
+  t.strictSame(limitsOf(own, 100), own)
+  for (const [options, message] of [
+    [{ maxBytes: 0 }, 'Expected maxBytes as an integer from 1, got 0'],
+    [{ maxBytes: 1.5 }, 'Expected maxBytes as an integer from 1, got 1.5'],
+    [{ maxFds: -1 }, 'Expected maxFds as an integer from 0, got -1'],
+    [{ maxFds: Number.NaN }, 'Expected maxFds as an integer from 0, got NaN'],
+  ] as const) {
+    t.throws(() => limitsOf(options, 100), { name: 'RangeError', message })
+  }
+})
+
+t.test('a signal is what behaves like one', async (t) => {
+  // Of a polyfill, or of another realm.
+  const polyfill = Object.create(EventTarget.prototype, {
+    aborted: { value: false },
+  })
+  t.equal(limitsOf({ signal: polyfill }, 100).signal, polyfill)
+  for (const signal of [null, 'abort', 5, {}, new AbortController()]) {
+    // As JavaScript calls it.
+    const call = () => Reflect.apply(limitsOf, undefined, [{ signal }, 100])
+    t.throws(call, {
+      name: 'TypeError',
+      message: `Expected signal as AbortSignal, got ${String(signal)}`,
+    })
   }
 })

@@ -12,6 +12,7 @@ import {
   socketpair,
   UnixConn,
   unixCredentials,
+  unixRights,
 } from '../../../lib/index.ts'
 import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support/descriptors.ts'
@@ -65,8 +66,9 @@ leakFree(
     await a.sendmsg('plain')
     await a.sendFds('two', [0, 1])
     await a.sendFds('', [0])
+    await a.sendmsg('', unixRights(0, 1))
     a.close()
-    t.strictSame(await all(b), ['"plain" 0', '"two" 2', '"" 1'])
+    t.strictSame(await all(b), ['"plain" 0', '"two" 2', '"" 1', '"" 2'])
     b.close()
   },
   skip,

@@ -21,6 +21,12 @@ t.test('unixAddress() builds sockaddr_un in every layout', async (t) => {
   t.equal(unixAddress('\0s', linux).toString('hex'), '01000073')
   t.throws(() => unixAddress('\0s', darwin), /only Linux has abstract names/)
   t.throws(() => unixAddress('x'.repeat(104), darwin), /at most 103 bytes, got/)
+  for (const path of ['', '/s\0', 's\0/s']) {
+    t.throws(() => unixAddress(path, linux), {
+      name: 'TypeError',
+      message: `Expected a socket path, got ${JSON.stringify(path)}`,
+    })
+  }
   t.ok(isAbstract('\0s'))
   t.notOk(isAbstract('/s'))
 })
