@@ -5,6 +5,7 @@
 
 import { fstatSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import * as threads from 'node:worker_threads'
 import { type Test, t } from 'tap'
 
 import {
@@ -170,7 +171,7 @@ t.test(
   async (t) => {
     type Unix = typeof import('../../lib/socket/unix.ts')
     const unix = await t.mockImport<Unix>('../../lib/socket/unix.ts', {
-      'node:worker_threads': { isMainThread: false },
+      'node:worker_threads': { ...threads, isMainThread: false },
     })
     const before = openFds()
     const [one, other] = unix.newSocketpair()
