@@ -22,7 +22,7 @@ import {
   rmSync,
 } from 'node:fs'
 import { Socket } from 'node:net'
-import { release, tmpdir } from 'node:os'
+import { constants as os, release, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Test, t as tap } from 'tap'
 
@@ -256,6 +256,18 @@ export function missing(...tools: string[]): string | false {
     }
   }
   return false
+}
+
+/**
+ * A reason to skip if the C library, or the kernel, does not have the call, else
+ * false. With -1 for its first argument each of these fails, and does nothing.
+ */
+export function missingCall(
+  name: 'pidfd_open' | 'preadv2' | 'statx',
+): string | false {
+  const params = ['int', 'int', 'int', 'int', 'int'] as const
+  const result = libc.declareOptional(name, 'int', params)(-1, 0, 0, 0, 0)
+  return result === -os.errno.ENOSYS && `there is no ${name}(2)`
 }
 
 /** pipe(2), by a detour: Node has no call for it, but opens a FIFO. */

@@ -19,6 +19,7 @@ import { missingFuse, startFuse } from '../../fuse.ts'
 import {
   leakFree,
   missing,
+  missingCall,
   pipe,
   Running,
   run,
@@ -153,7 +154,7 @@ t.test('describeFd() takes integers only', async (t) => {
 
 t.test(
   'describeFd() asks the kernel alone, not who serves a file',
-  { skip: missing('strace') },
+  { skip: missing('strace') || missingCall('statx') },
   async (t) => {
     const log = join(temporaryFolder(t), 'log')
     // Calls that fail show in the log where the one in question begins and ends.
@@ -189,7 +190,7 @@ t.test(
 
 t.test(
   'describeFd() does not wait for a file system that does not answer',
-  { skip: missingFuse() },
+  { skip: missingFuse() || missingCall('statx') },
   async (t) => {
     const { folder } = await startFuse(t)
     const fd = openSync(join(folder, 'hanging-getattr'), 'r')
