@@ -2,7 +2,9 @@
 // a test itself.
 
 import { execFileSync } from 'node:child_process'
-import { release } from 'node:os'
+import { constants as os, release } from 'node:os'
+
+import { declareOptional } from '../../lib/libc.ts'
 
 /** A reason to skip if a tool is missing, else false: `{ skip: missing('cc') }`. */
 export function missing(...tools: string[]): string | false {
@@ -22,4 +24,16 @@ export function lacksPassRights(): string | false {
   const hasOption = major > 6 || (major === 6 && minor >= 16)
   if (process.platform === 'linux' && hasOption) return false
   return 'SO_PASSRIGHTS is missing: needs Linux 6.16'
+}
+
+/**
+ * A reason to skip if the C library, or the kernel, does not have the call, else
+ * false. With -1 for its first argument each of these fails, and does nothing.
+ */
+export function missingCall(
+  name: 'pidfd_open' | 'preadv2' | 'statx',
+): string | false {
+  const params = ['int', 'int', 'int', 'int', 'int'] as const
+  const result = declareOptional(name, 'int', params)(-1, 0, 0, 0, 0)
+  return result === -os.errno.ENOSYS && `there is no ${name}(2)`
 }

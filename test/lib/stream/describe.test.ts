@@ -18,7 +18,7 @@ import { closeFd, newSocketpair } from '../../../lib/socket/unix.ts'
 import { missingFuse, startFuse } from '../../fuse.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
-import { missing } from '../../support/missing.ts'
+import { missing, missingCall } from '../../support/missing.ts'
 import { pipe } from '../../support/pipes.ts'
 import { Running, run, script } from '../../support/processes.ts'
 import { borrow, flagsOf, newTerminal, positionOf } from './support.ts'
@@ -149,7 +149,7 @@ t.test('describeFd() takes integers only', async (t) => {
 
 t.test(
   'describeFd() asks the kernel alone, not who serves a file',
-  { skip: missing('strace') },
+  { skip: missing('strace') || missingCall('statx') },
   async (t) => {
     const log = join(temporaryFolder(t), 'log')
     // Calls that fail show in the log where the one in question begins and ends.
@@ -185,7 +185,7 @@ t.test(
 
 t.test(
   'describeFd() does not wait for a file system that does not answer',
-  { skip: missingFuse() },
+  { skip: missingFuse() || missingCall('statx') },
   async (t) => {
     const { folder } = await startFuse(t)
     const fd = openSync(join(folder, 'hanging-getattr'), 'r')

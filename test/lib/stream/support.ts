@@ -105,9 +105,11 @@ export const positionOf = (fd: number): number => infoOf(fd, 'pos', 10)
 
 /** Whether two numbers of this process refer to one open file description. */
 export async function isSameDescription(t: Test, a: number, b: number) {
-  const source = `import ctypes, sys
+  // No C library has a function for kcmp(2): by its number.
+  const source = `import ctypes, os, sys
+SYS_kcmp = {'x86_64': 312, 'aarch64': 272}[os.uname().machine]
 pid, a, b = map(int, sys.argv[1:])
-print(ctypes.CDLL(None).syscall(312, pid, pid, 0, a, b))`
+print(ctypes.CDLL(None).syscall(SYS_kcmp, pid, pid, 0, a, b))`
   const numbers = [process.pid, a, b].map(String)
   const { stdout } = await run(t, ['python3', '-c', source, ...numbers])
   t.match(stdout, /^[0-3]\n$/, 'kcmp(2) may be called')

@@ -12,7 +12,6 @@ import {
   readSync,
   writeSync,
 } from 'node:fs'
-import { constants as system } from 'node:os'
 import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
@@ -41,7 +40,7 @@ import {
 } from '../../../lib/wait/watch.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
-import { missing } from '../../support/missing.ts'
+import { missing, missingCall } from '../../support/missing.ts'
 import { anonymousPipe, pipe } from '../../support/pipes.ts'
 import {
   envWithoutCache,
@@ -51,7 +50,6 @@ import {
 } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 
-const { errno } = system
 const isLinux = process.platform === 'linux'
 const kinds = { ...(isLinux ? { EpollWatch } : {}), SocketWatch }
 const triggers: readonly Trigger[] = ['edge', 'level']
@@ -827,6 +825,7 @@ const eventfd = declare('eventfd', 'int', ['uint', 'int'])
 const EFD_CLOEXEC = 0x80000 // on every platform but MIPS and SPARC
 // int pidfd_open(pid_t pid, unsigned int flags)
 const pidfd_open = declareOptional('pidfd_open', 'int', ['int', 'uint'])
+const noPidfd = withoutEpoll || missingCall('pidfd_open')
 
 leakFree(
   'waitReadable() waits for an eventfd',
@@ -852,9 +851,7 @@ leakFree(
   'waitReadable() waits for the end of a process',
   async (t) => {
     const child = new Running(t, ['cat'])
-    const fd = pidfd_open(child.pid, 0)
-    if (fd === -errno.ENOSYS) return t.comment('there is no pidfd_open here')
-    check('pidfd_open', fd)
+    const fd = check('pidfd_open', pidfd_open(child.pid, 0))
     t.equal(await isReady(waitReadable, fd), false)
     const wait = waitReadable(fd)
     child.child.stdin?.end()
@@ -862,7 +859,7 @@ leakFree(
     closeSync(fd)
     await child.exit
   },
-  withoutEpoll,
+  noPidfd,
 )
 
 /** Both ends of a pseudo-terminal, which a child opens and sends. */
