@@ -35,7 +35,7 @@ import {
   type SocketFile,
 } from '../wait/listen-at.ts'
 import { FIRST_DELAY, longerDelay } from '../wait/retry.ts'
-import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
+import { PER_TURN, READABLE, Watch, WRITABLE } from '../wait/watch.ts'
 import { prepare, takeMessage, whyNotSent } from './checks.ts'
 import {
   type Limits,
@@ -77,9 +77,6 @@ type Unsent = {
 }
 
 const { EAGAIN, ENOBUFS, EPROTOTYPE } = constants.errno
-
-/** Datagrams in one turn of the event loop, so that others get theirs. */
-const DATAGRAMS_PER_TURN = 64
 
 /**
  * A Unix socket of datagrams. The caller owns, and closes, it. `for await`
@@ -334,7 +331,7 @@ export class UnixDatagram {
     let limits = this.#receivers.first
     if (limits === undefined) return this.#watch.cancel(READABLE)
     for (; limits; limits = this.#receivers.first) {
-      if (this.#receivedInTurn++ === DATAGRAMS_PER_TURN) {
+      if (this.#receivedInTurn++ === PER_TURN) {
         this.#nextTurn = setImmediate(() => this.#readable())
         return
       }

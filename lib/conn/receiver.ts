@@ -12,7 +12,7 @@ import { FD_SIZE } from '../cmsg.ts'
 import { systemError } from '../libc.ts'
 import { type Received, receiveNow } from '../message.ts'
 import { Line } from '../wait/line.ts'
-import { READABLE, type Watch } from '../wait/watch.ts'
+import { PER_TURN, READABLE, type Watch } from '../wait/watch.ts'
 import { closeDescriptorsOf, isEnd } from './checks.ts'
 import type { Limits } from './limits.ts'
 
@@ -24,9 +24,6 @@ type Call = {
   readonly maxFds: number
   readonly take: Take<unknown>
 }
-
-/** Most messages in one turn of the event loop, so that others get theirs. */
-const MESSAGES_PER_TURN = 64
 
 const EAGAIN = -constants.errno.EAGAIN
 
@@ -89,7 +86,7 @@ export class Receiver {
    * @throws what `take` throws
    */
   receiveGivenBack<T>(maxFds: number, take: Take<T>): T | undefined {
-    if (!this.#line.isEmpty || this.#receivedInTurn >= MESSAGES_PER_TURN) {
+    if (!this.#line.isEmpty || this.#receivedInTurn >= PER_TURN) {
       return undefined
     }
     const message = this.#fromGivenBack()
@@ -144,8 +141,7 @@ export class Receiver {
     let call = this.#line.first
     if (call === undefined) return this.#watch.cancel(READABLE)
     for (; call; call = this.#line.first) {
-      if (this.#receivedInTurn >= MESSAGES_PER_TURN)
-        return this.#serveNextTurn()
+      if (this.#receivedInTurn >= PER_TURN) return this.#serveNextTurn()
       try {
         const message = isDrained ? undefined : this.#next(call.maxBytes)
         if (message === undefined) return this.#watch.wait(READABLE)

@@ -11,7 +11,7 @@ import { canBatch, MAX_BATCH, sendBatch } from '../socket/batch.ts'
 import { shutdownWriting } from '../socket/unix.ts'
 import { codedError } from '../wait/errors.ts'
 import { Line } from '../wait/line.ts'
-import { type Watch, WRITABLE } from '../wait/watch.ts'
+import { PER_TURN, type Watch, WRITABLE } from '../wait/watch.ts'
 import { whyNotSent } from './checks.ts'
 
 /** A message in line, less what the kernel has taken of it. */
@@ -27,9 +27,6 @@ type Unsent = {
 }
 
 const { EAGAIN, ENOBUFS, EMSGSIZE } = constants.errno
-
-/** System calls in one turn of the event loop, so that others get theirs. */
-const CALLS_PER_TURN = 64
 
 const NOTHING = new Uint8Array()
 
@@ -100,7 +97,7 @@ export class Sender {
   // rejects the send that it arose for.
   #flush(): void {
     for (let first = this.#line.first; first; first = this.#line.first) {
-      if (this.#calls++ === CALLS_PER_TURN) return this.#flushNextTurn()
+      if (this.#calls++ === PER_TURN) return this.#flushNextTurn()
       if (first.isEnd) {
         this.#shutDown()
         this.#line.resolveFirst()

@@ -20,7 +20,7 @@ import { addAbortSignal, Duplex, type DuplexOptions } from 'node:stream'
 import { systemError } from '../libc.ts'
 import type { FdKind } from '../socket/describe.ts'
 import { closeReceived } from '../socket/unix.ts'
-import { READABLE, Watch, WRITABLE } from '../wait/watch.ts'
+import { PER_TURN, READABLE, Watch, WRITABLE } from '../wait/watch.ts'
 import { type Calls, nowaitCalls, socketCalls } from './calls.ts'
 import { shares } from './pool.ts'
 import { isInBackground, isMaster } from './terminal.ts'
@@ -38,8 +38,8 @@ const { EAGAIN, EIO, EOPNOTSUPP, EPERM } = constants.errno
 /** Bytes in one read. */
 const READ_SIZE = 64 * 1024
 
-/** Reads, or writes, in one turn of the event loop: others get theirs. */
-const CALLS_PER_TURN = 16
+/** Reads, or writes, in one turn of the event loop: each takes long. */
+const CALLS_PER_TURN = PER_TURN / 4
 
 /** PIPE_BUF: what is ready to be written to has room for so many bytes. */
 const POOL_WRITE_SIZE = 4096

@@ -15,22 +15,23 @@ import {
 } from '../socket/options.ts'
 import { acceptFrom, closeFd, setNonBlocking } from '../socket/unix.ts'
 import { Line } from './line.ts'
-import { READABLE, Watch } from './watch.ts'
+import { PER_TURN, READABLE, Watch } from './watch.ts'
 
-const { EAGAIN, EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK, EOPNOTSUPP } =
+const { EAGAIN, EBADF, EFAULT, EINVAL, EMFILE, ENFILE, ENOMEM, ENOSYS } =
   constants.errno
+const { ENOTSOCK, EOPNOTSUPP } = constants.errno
 
 /** Errors that say that this descriptor will never give a connection. */
 const NEVER_ACCEPTS = [EBADF, EFAULT, EINVAL, ENOSYS, ENOTSOCK]
+
+/** Errors of waiting that pass: the first wait makes the list of epoll(7). */
+const MAY_PASS = [EMFILE, ENFILE, ENOMEM]
 
 /** In µs: how long accept(2) may wait where others have made it wait. */
 const ACCEPT_TIMEOUT = 1
 
 /** Pause after an error that may pass, in ms: no event says when it has. */
 const RETRY_DELAY = 20
-
-/** Connections in one turn of the event loop, so that others get theirs. */
-const ACCEPTED_PER_TURN = 64
 
 /** One warning for each kind of error in this time, in ms. */
 const WARNING_INTERVAL = 60_000
@@ -133,7 +134,7 @@ export class Acceptor {
     // but not for longer than the timeout says.
     setNonBlocking(this.#fd)
     while (!this.#line.isEmpty) {
-      if (this.#accepted === ACCEPTED_PER_TURN) return this.#serveNextTurn()
+      if (this.#accepted === PER_TURN) return this.#serveNextTurn()
       const result = this.#accept()
       if (result === -EAGAIN) return this.#wait()
       if (result < 0) return this.#takeError(result)
@@ -153,7 +154,9 @@ export class Acceptor {
     try {
       this.#watch.wait(READABLE)
     } catch (error) {
-      this.#fail(error as Error)
+      const { errno = 0 } = error as NodeJS.ErrnoException
+      if (MAY_PASS.includes(-errno)) this.#retryLater(error as Error, errno)
+      else this.#fail(error as Error)
     }
   }
 
@@ -173,7 +176,11 @@ export class Acceptor {
     const isLasting =
       NEVER_ACCEPTS.includes(-errno) ||
       (errno === -EOPNOTSUPP && !isListening(this.#fd))
-    if (isLasting) return this.#fail(error)
+    if (isLasting) this.#fail(error)
+    else this.#retryLater(error, errno)
+  }
+
+  #retryLater(error: Error, errno: number): void {
     this.#pause = setTimeout(() => {
       this.#pause = undefined
       this.#serve()

@@ -8,6 +8,12 @@ export const READABLE = 1
 export const WRITABLE = 4
 
 /**
+ * So many messages or connections of one descriptor in one turn of the event
+ * loop. What is left waits for the next turn, so that others get theirs.
+ */
+export const PER_TURN = 64
+
+/**
  * When a watch tells, in the words of epoll(7).
  *
  * 'edge': only when more has come. So wait() may be called only after a call

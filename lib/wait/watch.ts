@@ -14,7 +14,7 @@ import { SocketWatch } from './socket-watch.ts'
 import type { OnReady, Trigger, Watch as WatchType } from './types.ts'
 import { READABLE, WRITABLE } from './types.ts'
 
-export { READABLE, WRITABLE } from './types.ts'
+export { PER_TURN, READABLE, WRITABLE } from './types.ts'
 
 /**
  * Whether all is waited for by one list in the kernel. The variable is for the

@@ -17,7 +17,7 @@ import { serviceSocket } from '../../../lib/socket/inet.ts'
 import * as unix from '../../../lib/socket/unix.ts'
 import { Acceptor, connectionsOn } from '../../../lib/wait/accept.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
-import { hasEpoll, READABLE } from '../../../lib/wait/watch.ts'
+import * as watch from '../../../lib/wait/watch.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
@@ -27,6 +27,7 @@ import {
   run,
   script,
 } from '../../support/processes.ts'
+import { until } from '../../support/waiting.ts'
 
 async function listening(t: Test): Promise<{ path: string; fd: number }> {
   const path = join(temporaryFolder(t), 's')
@@ -178,7 +179,7 @@ leakFree('a socket of datagrams is refused at once', async (t) => {
   const SOCK_DGRAM = 2
   const fd = check('socket', socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0))
   const onWarning = (): void => void t.fail('a warning')
-  if (hasEpoll) {
+  if (watch.hasEpoll) {
     const acceptor = new Acceptor(fd, { address: 'datagrams', onWarning })
     await t.rejects(acceptor.next(), {
       // EOPNOTSUPP has the same number on Linux, and no name in libuv.
@@ -544,7 +545,7 @@ leakFree('an error of the watch is that of each next()', async (t) => {
   const { Acceptor } = await t.mockImport<
     typeof import('../../../lib/wait/accept.ts')
   >('../../../lib/wait/accept.ts', {
-    '../../../lib/wait/watch.ts': { READABLE, Watch: Failing },
+    '../../../lib/wait/watch.ts': { ...watch, Watch: Failing },
   })
   const { path, fd } = await listening(t)
   const acceptor = new Acceptor(fd)
@@ -556,6 +557,36 @@ leakFree('an error of the watch is that of each next()', async (t) => {
   client.destroy()
   acceptor.close()
 })
+
+leakFree(
+  'where there is no descriptor to wait with, it tries again',
+  async (t) => {
+    let left = 2
+    class Failing extends watch.Watch {
+      override wait(events: number): void {
+        if (left-- > 0)
+          throw systemError('epoll_create1', -constants.errno.EMFILE)
+        super.wait(events)
+      }
+    }
+    const { Acceptor } = await t.mockImport<
+      typeof import('../../../lib/wait/accept.ts')
+    >('../../../lib/wait/accept.ts', {
+      '../../../lib/wait/watch.ts': { ...watch, Watch: Failing },
+    })
+    const { path, fd } = await listening(t)
+    const warnings: Error[] = []
+    const onWarning = (warning: Error): unknown => warnings.push(warning)
+    const acceptor = new Acceptor(fd, { onWarning })
+    const next = acceptor.next()
+    await until('it waits', () => left < 0)
+    t.match(warnings, [{ code: 'EMFILE', syscall: 'epoll_create1' }])
+    const client = await dial(t, path)
+    closeSync((await next) ?? -1)
+    client.destroy()
+    acceptor.close()
+  },
+)
 
 // Whether it ends before a client connects, for which a timer without a
 // reference sees.
