@@ -5,11 +5,13 @@ import {
   fstatSync,
   ftruncateSync,
   readFileSync,
+  readlinkSync,
   readSync,
   writeSync,
 } from 'node:fs'
 
 import { memfd, pipe } from '../../../lib/index.ts'
+import * as calls from '../../../lib/socket/calls.ts'
 import { leakFree } from '../../support/descriptors.ts'
 
 const skip = process.platform === 'linux' ? false : 'memfd_create is Linux'
@@ -30,6 +32,7 @@ leakFree(
       seal: ['shrink', 'grow', 'seal'],
     })
     t.equal(fstatSync(fd).size, 4096)
+    t.match(readlinkSync(`/proc/self/fd/${fd}`), /^\/memfd:picture /)
     t.ok(isCloseOnExec(fd))
     t.equal(writeSync(fd, 'x', 100), 1)
     t.throws(() => ftruncateSync(fd, 10), { code: 'EPERM' })
@@ -52,6 +55,20 @@ leakFree(
     t.throws(() => memfd('x', { size: 1.5 }), { name: 'RangeError' })
     const seal = JSON.parse('["nothing"]')
     t.throws(() => memfd('x', { seal }), { name: 'RangeError' })
+  },
+  skip,
+)
+
+leakFree(
+  'memfd() that cannot be sealed leaves nothing open',
+  async (t) => {
+    const { memfd } = await t.mockImport<
+      typeof import('../../../lib/socket/memory.ts')
+    >('../../../lib/socket/memory.ts', {
+      '../../../lib/socket/calls.ts': { ...calls, fcntl: () => -1 },
+    })
+    const refusal = { code: 'EPERM', syscall: 'fcntl' }
+    t.throws(() => memfd('x', { seal: ['write'] }), refusal)
   },
   skip,
 )
