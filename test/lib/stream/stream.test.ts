@@ -41,13 +41,7 @@ import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { anonymousPipe } from '../../support/pipes.ts'
-import {
-  envWithoutCache,
-  plainEnv,
-  Running,
-  run,
-  script,
-} from '../../support/processes.ts'
+import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 import { runInWorker } from '../../support/worker.ts'
 import {
@@ -161,7 +155,7 @@ leakFree(
         source,
       ],
       {
-        env: envWithoutCache(),
+        env: plainEnv(),
         stdio: ['ignore', 'pipe', 'pipe', ...numbers],
       },
     )
