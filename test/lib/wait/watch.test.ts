@@ -685,7 +685,7 @@ const EMFILE = `
 import { closeSync, openSync } from 'node:fs'
 import { waitWritable } from './lib/index.ts'
 import { newSocketpair } from './lib/socket/unix.ts'
-import { openFds } from './test/support.ts'
+import { openFds } from './test/support/descriptors.ts'
 
 const [one] = newSocketpair()
 const before = openFds()
