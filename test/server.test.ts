@@ -213,13 +213,27 @@ t.test('two clients at a time; a silent one delays nobody', async (t) => {
   )
   two.child.stdin?.end('d\n')
   t.equal((await two.exit).code, 0)
-  // Who never said anything is not mentioned, and has no number.
   silent.close()
   server.child.kill('SIGINT')
   await server.exit
-  t.strictSame(server.stdout.match(/client \d: connected/g)?.sort(), [
+  // After some seconds the server tells the silent one that it waited for it.
+  const connected = server.stdout.matchAll(/client \d: connected, pid (\d+)/g)
+  const pids = [...connected].map(([, pid]) => Number(pid))
+  t.strictSame(
+    pids.filter((pid) => pid !== process.pid).sort(),
+    [one.pid, two.pid].sort(),
+  )
+})
+
+t.test('who hangs up without a word has no number', async (t) => {
+  const { path, server } = await startServer(t)
+  const silent = await connect(path)
+  silent.close()
+  await run(t, client(path), { input: 'a\n' })
+  server.child.kill('SIGINT')
+  await server.exit
+  t.strictSame(server.stdout.match(/client \d: connected/g), [
     'client 1: connected',
-    'client 2: connected',
   ])
 })
 

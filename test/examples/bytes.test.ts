@@ -13,7 +13,7 @@ import { initMsghdr, setParts } from '../../lib/msghdr.ts'
 import { compileC } from '../support/c.ts'
 import { temporaryFolder } from '../support/folder.ts'
 import { missing } from '../support/missing.ts'
-import { envWithoutCache, run, script } from '../support/processes.ts'
+import { plainEnv, run, script } from '../support/processes.ts'
 
 const FILE = 'examples/bytes.ts'
 const HERE = `${process.platform}-${process.arch}`
@@ -430,7 +430,7 @@ t.test(
       const [node = '', ...rest] = script(FILE, ...args)
       const watch = `data:text/javascript,${encodeURIComponent(WATCH)}`
       const command = [node, '--import', watch, ...rest]
-      const env = envWithoutCache()
+      const env = plainEnv()
       const { code, stderr } = await run(t, command, { env })
       t.equal(code, 0)
       const [before, after]: [string[], string[]] = JSON.parse(stderr)

@@ -1,4 +1,4 @@
-// What the tests of the examples share beyond ../support.ts. Not a test itself.
+// What the tests of the examples share beyond ../support/. Not a test itself.
 
 import { once } from 'node:events'
 import { type IncomingMessage, type RequestOptions, request } from 'node:http'

@@ -19,14 +19,6 @@ export function plainEnv(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
   return { ...env, _TAPJS_PROCESSINFO_COVERAGE_: '0', ...extra }
 }
 
-/**
- * The same for a child whose free descriptors are counted: tsx writes its cache
- * in the background, each file through a descriptor of its own.
- */
-export function envWithoutCache(): NodeJS.ProcessEnv {
-  return plainEnv({ TSX_DISABLE_CACHE: '1' })
-}
-
 // Node warns once that node:ffi is experimental; the tests expect no warnings.
 const quiet =
   process.env.FDPASS_FFI === 'node'

@@ -14,7 +14,7 @@ import { duplicate } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { missing } from '../../support/missing.ts'
 import { pipe } from '../../support/pipes.ts'
-import { envWithoutCache, run, script } from '../../support/processes.ts'
+import { plainEnv, run, script } from '../../support/processes.ts'
 import { asNewUser, missingNobody } from '../../support/users.ts'
 import { turns } from '../../support/waiting.ts'
 
@@ -155,7 +155,7 @@ t.test(
   { skip: missing('prlimit') },
   async (t) => {
     const command = ['prlimit', '--nofile=200:200', ...inline(noRoom)]
-    const env = envWithoutCache()
+    const env = plainEnv()
     const { stdout, stderr } = await run(t, command, { env })
     const [full, lost, after] = stdout.split('\n')
     t.equal(full, 'EMFILE', stderr)

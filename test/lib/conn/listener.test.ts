@@ -19,12 +19,7 @@ import * as accepting from '../../../lib/wait/accept.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
-import {
-  envWithoutCache,
-  Running,
-  run,
-  script,
-} from '../../support/processes.ts'
+import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { missingNobody } from '../../support/users.ts'
 import { until } from '../../support/waiting.ts'
 
@@ -273,7 +268,7 @@ leakFree(
   `
     const command = [...script('--input-type=module', '-e'), source, path]
     const limited = ['prlimit', '--nofile=200:200', ...command]
-    const server = new Running(t, limited, { env: envWithoutCache() })
+    const server = new Running(t, limited, { env: plainEnv() })
     await server.printed(/full/)
     const conn = await connect(path)
     t.equal(server.stdout, 'full\n')

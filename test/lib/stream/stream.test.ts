@@ -41,13 +41,7 @@ import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing, missingCall } from '../../support/missing.ts'
 import { anonymousPipe } from '../../support/pipes.ts'
-import {
-  envWithoutCache,
-  plainEnv,
-  Running,
-  run,
-  script,
-} from '../../support/processes.ts'
+import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 import { runInWorker } from '../../support/worker.ts'
 import {
@@ -161,7 +155,7 @@ leakFree(
         source,
       ],
       {
-        env: envWithoutCache(),
+        env: plainEnv(),
         stdio: ['ignore', 'pipe', 'pipe', ...numbers],
       },
     )
@@ -350,6 +344,20 @@ async function loseRace(stream: Readable, shared: number): Promise<void> {
   readSync(shared, Buffer.alloc(1))
 }
 
+/** The same of several, one after the other. */
+async function loseRaces(streams: Readable[], shared: number[]): Promise<void> {
+  for (const [i, stream] of streams.entries()) {
+    await loseRace(stream, shared[i] ?? -1)
+  }
+}
+
+/** FIFOs with their streams, and with another descriptor each: the caller's. */
+function readersOfFifos(t: Test, length: number) {
+  const fifos = Array.from({ length }, () => newFifo(t))
+  const shared = fifos.map(duplicate)
+  return { fifos, shared, streams: fifos.map((fd) => readableFrom(fd)) }
+}
+
 leakFree(
   'a read that comes too late waits in the pool, and gives what comes next',
   async (t) => {
@@ -421,13 +429,9 @@ for (const isBlocking of [true, false]) {
 leakFree(
   'any number of reads that come too late leave threads for others',
   async (t) => {
-    const fifos = Array.from({ length: 8 }, () => newFifo(t))
-    const shared = fifos.map(duplicate)
-    const streams = fifos.map((fd) => readableFrom(fd))
+    const { shared, streams } = readersOfFifos(t, 8)
     const free = busyPool(t)
-    for (const [i, stream] of streams.entries()) {
-      await loseRace(stream, shared[i] ?? -1)
-    }
+    await loseRaces(streams, shared)
     await free()
     t.ok((await readFile('LICENSE')).length > 0, 'a file is read')
     const fd = openSync('/dev/null', 'r')
@@ -449,14 +453,10 @@ leakFree(
     const hanging = Array.from({ length: 4 }, () => {
       return readableFrom(openSync(join(folder, 'hanging-read'), 'r'))
     })
-    const fifos = Array.from({ length: 4 }, () => newFifo(t))
-    const shared = fifos.map(duplicate)
-    const late = fifos.map((fd) => readableFrom(fd))
+    const { shared, streams: late } = readersOfFifos(t, 4)
     const free = busyPool(t)
     for (const stream of hanging) stream.on('error', () => {}).resume()
-    for (const [i, stream] of late.entries()) {
-      await loseRace(stream, shared[i] ?? -1)
-    }
+    await loseRaces(late, shared)
     await free()
     await server.printed(/^hanging-read$/m)
     let isRead = false
@@ -480,13 +480,9 @@ leakFree(
 leakFree(
   'destroy() of a stream whose call waits for its turn closes at once',
   async (t) => {
-    const fifos = Array.from({ length: 8 }, () => newFifo(t))
-    const shared = fifos.map(duplicate)
-    const streams = fifos.map((fd) => readableFrom(fd))
+    const { fifos, shared, streams } = readersOfFifos(t, 8)
     const free = busyPool(t)
-    for (const [i, stream] of streams.entries()) {
-      await loseRace(stream, shared[i] ?? -1)
-    }
+    await loseRaces(streams, shared)
     await free()
     // The first calls are in the pool for as long as nobody writes.
     for (const stream of streams) {

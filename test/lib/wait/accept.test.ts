@@ -21,12 +21,7 @@ import * as watch from '../../../lib/wait/watch.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
-import {
-  envWithoutCache,
-  Running,
-  run,
-  script,
-} from '../../support/processes.ts'
+import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { until } from '../../support/waiting.ts'
 
 async function listening(t: Test): Promise<{ path: string; fd: number }> {
@@ -211,7 +206,7 @@ const NUMBERS = `
 
 leakFree('what is no descriptor is not taken for one', async (t) => {
   const command = [...script('--input-type=module', '-e'), NUMBERS]
-  const result = await run(t, command, { env: envWithoutCache() })
+  const result = await run(t, command, { env: plainEnv() })
   const expected = ['NaN', '1.5', '4294967296'].map((fd) => {
     return `RangeError Expected a file descriptor, got ${fd}\nRangeError\n`
   })
@@ -634,7 +629,7 @@ for (const [calls, expected] of Object.entries({
     const command = [...script('--input-type=module', '-e'), HOLDS]
     const path = join(temporaryFolder(t), 's')
     const args = [...command, path, ...calls.split(' ')]
-    const result = await run(t, args, { env: envWithoutCache() })
+    const result = await run(t, args, { env: plainEnv() })
     t.equal(result.stdout, expected, result.stderr)
     t.strictSame([result.code, result.signal], [0, null])
   })
@@ -680,7 +675,7 @@ async function twoServers(t: Test, when: 'asked' | 'always') {
   const { path, fd } = await listening(t)
   const stdio: ('pipe' | number)[] = ['pipe', 'pipe', 'pipe', fd]
   const command = [...script('--input-type=module', '-e'), NODE]
-  const node = new Running(t, command, { stdio, env: envWithoutCache() })
+  const node = new Running(t, command, { stdio, env: plainEnv() })
   const python = new Running(t, ['python3', '-c', PYTHON, when], { stdio })
   closeSync(fd)
   await Promise.all([node, python].map((each) => each.printed(/ready/)))

@@ -17,7 +17,7 @@ import { declaring } from '../../support/c.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
-import { envWithoutCache, run, script } from '../../support/processes.ts'
+import { plainEnv, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 
 if (process.platform !== 'linux') t.bailout('only Linux has epoll(7)')
@@ -85,7 +85,7 @@ leakFree(
         ...script('--input-type=module', '-e'),
         PING,
       ],
-      { env: envWithoutCache() },
+      { env: plainEnv() },
     )
     t.equal(code, 0, stderr)
     const trace = readFileSync(log, 'utf8')

@@ -7,7 +7,7 @@ import type { Test } from 'tap'
 import { engineName } from '../../../lib/libc.ts'
 import { UvPoll } from '../../../lib/wait/uv-poll.ts'
 import { leakFree } from '../../support/descriptors.ts'
-import { envWithoutCache, run, script } from '../../support/processes.ts'
+import { plainEnv, run, script } from '../../support/processes.ts'
 
 const skip = engineName === 'node:ffi' ? false : 'not with ffi-rs'
 
@@ -17,7 +17,7 @@ const skip = engineName === 'node:ffi' ? false : 'not with ffi-rs'
  */
 async function runModule(t: Test, source: string, code = 0): Promise<string> {
   const command = script('--expose-gc', '--input-type=module', '-e')
-  const env = { ...envWithoutCache(), FDPASS_WAIT: '' }
+  const env = { ...plainEnv(), FDPASS_WAIT: '' }
   const result = await run(t, [...command, source], { env })
   t.strictSame([result.code, result.signal], [code, null], 'how it ended')
   if (code === 0) t.equal(result.stderr, '')

@@ -42,12 +42,7 @@ import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing, missingCall } from '../../support/missing.ts'
 import { anonymousPipe, pipe } from '../../support/pipes.ts'
-import {
-  envWithoutCache,
-  Running,
-  run,
-  script,
-} from '../../support/processes.ts'
+import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 
 const isLinux = process.platform === 'linux'
@@ -634,7 +629,7 @@ wait() for both, end(): ends
 
 /** The command that runs a module which follows it. */
 const module = script('--input-type=module', '-e')
-const env = envWithoutCache()
+const env = plainEnv()
 
 everyWatch(
   'keeps the process alive while it waits',

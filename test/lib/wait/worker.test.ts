@@ -3,7 +3,7 @@
 
 import { hasEpoll } from '../../../lib/wait/watch.ts'
 import { leakFree } from '../../support/descriptors.ts'
-import { envWithoutCache, run, script } from '../../support/processes.ts'
+import { plainEnv, run, script } from '../../support/processes.ts'
 
 /** What each module below begins with: threads, and the lists that are open. */
 const THREADS = `
@@ -140,7 +140,7 @@ const modules = {
 for (const [name, { source, expected }] of Object.entries(modules)) {
   leakFree(hasEpoll ? name : `${name}, without epoll`, async (t) => {
     const command = script('--expose-gc', '--input-type=module', '-e')
-    const env = envWithoutCache()
+    const env = plainEnv()
     const result = await run(t, [...command, source], { env })
     t.equal(result.stdout, expected, result.stderr)
     t.strictSame([result.code, result.signal], [0, null])
