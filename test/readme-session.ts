@@ -241,9 +241,10 @@ class Terminal {
     const pattern = this.#numbers.patternOf(this.#expected)
     const start = new RegExp(`^${pattern}${isPrompt ? '\\$ $' : ''}`)
     const isSeen = (): boolean => start.test(this.screen)
-    const isEnd = (): boolean => isSeen() || this.#isOver || this.#hasPrompt
+    const isEnded = (): boolean => this.#hasPrompt || this.#isLate(line)
+    const isEnd = (): boolean => isSeen() || this.#isOver || isEnded()
     await until(line, isEnd).catch(() => {})
-    if (!isSeen() && this.#hasPrompt) await this.#comesLate(line)
+    if (!isSeen() && isEnded()) await this.#comesLate(line)
     const match = start.exec(this.screen)
     if (!match) throw this.#unexpected(start, command)
     this.#numbers.note(match)
@@ -251,9 +252,12 @@ class Terminal {
 
   // Who has this terminal as well may print on it when the command has ended.
   async #comesLate(line: string): Promise<void> {
-    const isHere = (): boolean => this.screen.endsWith(`\n${PROMPT}${line}\n`)
-    await until(line, isHere, PATIENCE).catch(() => {})
-    if (isHere()) this.#late.push(line)
+    await until(line, () => this.#isLate(line), PATIENCE).catch(() => {})
+    if (this.#isLate(line)) this.#late.push(line)
+  }
+
+  #isLate(line: string): boolean {
+    return this.screen.endsWith(`\n${PROMPT}${line}\n`)
   }
 
   #type(text: string): void {
