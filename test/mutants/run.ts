@@ -9,7 +9,7 @@
 // taken from .cache/mutants, so a run that was ended goes on. Stryker compares
 // the file and its test files alone: after a change elsewhere remove that folder.
 
-import { execFileSync, spawnSync } from 'node:child_process'
+import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import {
   existsSync,
@@ -94,8 +94,11 @@ process.exitCode = conclude()
 
 /** Parts of what has changed since the last release, as `FILE:FIRST-LAST`. */
 function sample(): string[] {
-  const git = (...args: string[]): string =>
-    execFileSync('git', args, { encoding: 'utf8' }).trim()
+  // Nothing where this is no checkout: then all of lib/ has changed.
+  const git = (...args: string[]): string => {
+    const { stdout } = spawnSync('git', args, { encoding: 'utf8' })
+    return stdout?.trim() ?? ''
+  }
   const release = git(
     'log',
     '-1',
