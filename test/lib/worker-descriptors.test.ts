@@ -10,7 +10,7 @@ import { type Test, t } from 'tap'
 
 import { openFds } from '../support/descriptors.ts'
 import { temporaryFolder } from '../support/folder.ts'
-import { plainEnv, run, script } from '../support/processes.ts'
+import { plainEnv, run, script, strip } from '../support/processes.ts'
 import { onWarning } from '../support/worker.ts'
 
 /**
@@ -23,9 +23,8 @@ function runBoth(t: Test, inside: string, outside: string, cwd: string) {
     import { parentPort, workerData } from 'node:worker_threads'
     import * as fs from 'node:fs'
     import { once } from 'node:events'
-    import { tsImport } from 'tsx/esm/api'
     process.on('warning', ${onWarning})
-    const lib = await tsImport('./lib/index.ts', workerData)
+    const lib = await import(workerData)
     const tell = (what) => parentPort.postMessage(what)
     const message = async () => (await once(parentPort, 'message'))[0]
     ${inside}
@@ -41,8 +40,8 @@ function runBoth(t: Test, inside: string, outside: string, cwd: string) {
     const folder = ${JSON.stringify(cwd)}
     const worker = new Worker(${JSON.stringify(worker)}, {
       eval: true,
-      execArgv: ['--input-type=module'],
-      workerData: pathToFileURL('server.ts').href,
+      execArgv: ${JSON.stringify([...strip, '--input-type=module'])},
+      workerData: pathToFileURL('lib/index.ts').href,
     })
     worker.on('error', (error) => console.log(error))
     const tell = (what) => worker.postMessage(what)

@@ -41,7 +41,13 @@ import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing, missingCall } from '../../support/missing.ts'
 import { anonymousPipe } from '../../support/pipes.ts'
-import { plainEnv, Running, run, script } from '../../support/processes.ts'
+import {
+  plainEnv,
+  Running,
+  run,
+  script,
+  strip,
+} from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 import { runInWorker } from '../../support/worker.ts'
 import {
@@ -955,9 +961,8 @@ leakFree(
       const inside = \`
         import { once } from 'node:events'
         import { parentPort } from 'node:worker_threads'
-        import { tsImport } from 'tsx/esm/api'
-        const { readableFrom } = await tsImport('./lib/index.ts', '\${
-          new URL('file://' + process.cwd() + '/server.ts')
+        const { readableFrom } = await import('\${
+          new URL('file://' + process.cwd() + '/lib/index.ts')
         }')
         const stream = readableFrom(3)
         stream.resume().destroy()
@@ -966,7 +971,9 @@ leakFree(
         await once(parentPort, 'message')
       \`
       const worker = new Worker(inside, {
-        eval: true, execArgv: ['--input-type=module'] })
+        eval: true,
+        execArgv: ${JSON.stringify([...strip, '--input-type=module'])},
+      })
       await once(worker, 'message')
       const opened = Array.from({ length: 20 }, () => openSync('package.json'))
       worker.postMessage('end')

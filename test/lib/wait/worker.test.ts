@@ -3,7 +3,7 @@
 
 import { hasEpoll } from '../../../lib/wait/watch.ts'
 import { leakFree } from '../../support/descriptors.ts'
-import { plainEnv, run, script } from '../../support/processes.ts'
+import { plainEnv, run, script, strip } from '../../support/processes.ts'
 
 /** What each module below begins with: threads, and the lists that are open. */
 const THREADS = `
@@ -14,11 +14,9 @@ const { socketpair, waitReadable } = await import('./lib/index.ts')
 function start(body) {
   const source = \`
     import { parentPort } from 'node:worker_threads'
-    import { register } from 'tsx/esm/api'
-    register()
     const { socketpair, waitReadable } = await import('./lib/index.ts')
   \`
-  const execArgv = ['--input-type=module']
+  const execArgv = ${JSON.stringify([...strip, '--input-type=module'])}
   const worker = new Worker(source + body, { eval: true, execArgv })
   worker.on('error', (error) => console.log(error))
   return worker
