@@ -25,6 +25,7 @@ import {
   waitReadable,
 } from '../../../lib/index.ts'
 import * as unix from '../../../lib/socket/unix.ts'
+import * as watching from '../../../lib/wait/watch.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { pipe } from '../../support/pipes.ts'
@@ -726,5 +727,25 @@ leakFree(
     const options = { passCredentials: true }
     t.throws(() => socketpair(options), { message: 'no such option' })
     t.throws(() => pairForChild(options), { message: 'no such option' })
+  },
+)
+
+leakFree(
+  'a pair whose other end cannot be watched leaves nothing open',
+  async (t) => {
+    let watched = 0
+    class SecondFails extends watching.Watch {
+      constructor(...args: ConstructorParameters<typeof watching.Watch>) {
+        if (++watched === 2) throw new Error('no way to wait')
+        super(...args)
+      }
+    }
+    const { socketpair } = await t.mockImport<
+      typeof import('../../../lib/conn/conn.ts')
+    >('../../../lib/conn/conn.ts', {
+      '../../../lib/wait/watch.ts': { ...watching, Watch: SecondFails },
+    })
+    t.throws(() => socketpair(), { message: 'no way to wait' })
+    t.equal(watched, 2)
   },
 )
