@@ -28,6 +28,7 @@ import * as unix from '../../../lib/socket/unix.ts'
 import * as watching from '../../../lib/wait/watch.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
 import { pipe } from '../../support/pipes.ts'
 
 leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
@@ -694,6 +695,38 @@ leakFree('pairForChild() gives a child an end that blocks', async (t) => {
   await ended
   conn.close()
 })
+
+// Where the kernel dropped it, it would close the descriptor in recvmsg(2), and
+// wait for whatever that may take.
+leakFree(
+  'a byte that is sent out of band comes in its place',
+  async (t) => {
+    const { conn, childFd } = pairForChild()
+    const source = `
+import array, socket
+s = socket.socket(fileno=3)
+s.send(b'one')
+rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0]))
+s.sendmsg([b'!'], [rights], socket.MSG_OOB)
+s.send(b'two')
+`
+    const stdio = ['pipe', 'inherit', 'inherit', childFd] as const
+    const child = spawn('python3', ['-c', source], { stdio: [...stdio] })
+    closeSync(childFd)
+    await once(child, 'close')
+    let text = ''
+    let count = 0
+    for await (const { data, fds } of conn) {
+      text += data
+      count += fds.length
+      for (const fd of fds) closeSync(fd)
+    }
+    t.equal(text, 'one!two')
+    t.equal(count, 1)
+    conn.close()
+  },
+  (process.platform !== 'linux' && 'MSG_OOB is of Linux') || missing('python3'),
+)
 
 leakFree('an error has the line of its caller in its stack', async (t) => {
   const [a, b] = socketpair()
