@@ -122,6 +122,15 @@ t.test('control fits the control buffer of a receiver, exactly', async (t) => {
   })
 })
 
+t.test('descriptors need a byte, unless told otherwise', async (t) => {
+  const rights = buildRights([0], host)
+  const refusal = { name: 'RangeError', message: /at least one byte/ }
+  t.throws(() => prepare('', rights), refusal)
+  t.throws(() => prepareRights('', [0]), refusal)
+  t.strictSame(prepare('', rights, false).control, rights)
+  t.strictSame(prepareRights('', [0], false).control, rights)
+})
+
 t.test('rights to nothing are nothing', async (t) => {
   t.equal(prepare('x', buildRights([], host)).control.length, 0)
   t.equal(prepareRights('x', []).control.length, 0)
@@ -144,6 +153,22 @@ t.test(
     }
   },
 )
+
+t.test('a message that was cut says how long it was, if known', async (t) => {
+  const data = Buffer.from('123')
+  const cut = { data, control: NOTHING, flags: host.constants.MSG_TRUNC }
+  const known = { ...cut, length: 8 } // As Linux tells it, of datagrams.
+  for (const [message, whole] of [
+    [cut, 'a longer one'],
+    [known, 'one of 8'],
+  ] as const) {
+    t.throws(() => checkReceived(message, 9), {
+      code: 'ERR_MESSAGE_TRUNCATED',
+      message: `Expected a message of at most 3 bytes, got ${whole}`,
+      data,
+    })
+  }
+})
 
 t.test('the end of a stream has no bytes and no descriptors', async (t) => {
   const control = buildRights([0], host)
@@ -222,6 +247,8 @@ t.test('a descriptor of io_uring is told from the others', async (t) => {
     code: 'EINVAL',
     message: `sendmsg EINVAL descriptor ${ring}: an io_uring cannot be passed`,
   })
+  const message = { data: NOTHING, control: buildRights([ring], host) }
+  t.equal(whyNotSent(constants.errno.EPIPE, a.fd, message), '', 'another error')
   for (const conn of [a, b]) conn.close()
   closeFd(ring)
 })

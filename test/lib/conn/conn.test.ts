@@ -25,8 +25,10 @@ import {
   waitReadable,
 } from '../../../lib/index.ts'
 import * as unix from '../../../lib/socket/unix.ts'
+import * as watching from '../../../lib/wait/watch.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
+import { missing } from '../../support/missing.ts'
 import { pipe } from '../../support/pipes.ts'
 
 leakFree('sendmsg(), recvmsg() pass one descriptor beside bytes', async (t) => {
@@ -694,6 +696,38 @@ leakFree('pairForChild() gives a child an end that blocks', async (t) => {
   conn.close()
 })
 
+// Where the kernel dropped it, it would close the descriptor in recvmsg(2), and
+// wait for whatever that may take.
+leakFree(
+  'a byte that is sent out of band comes in its place',
+  async (t) => {
+    const { conn, childFd } = pairForChild()
+    const source = `
+import array, socket
+s = socket.socket(fileno=3)
+s.send(b'one')
+rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0]))
+s.sendmsg([b'!'], [rights], socket.MSG_OOB)
+s.send(b'two')
+`
+    const stdio = ['pipe', 'inherit', 'inherit', childFd] as const
+    const child = spawn('python3', ['-c', source], { stdio: [...stdio] })
+    closeSync(childFd)
+    await once(child, 'close')
+    let text = ''
+    let count = 0
+    for await (const { data, fds } of conn) {
+      text += data
+      count += fds.length
+      for (const fd of fds) closeSync(fd)
+    }
+    t.equal(text, 'one!two')
+    t.equal(count, 1)
+    conn.close()
+  },
+  (process.platform !== 'linux' && 'MSG_OOB is of Linux') || missing('python3'),
+)
+
 leakFree('an error has the line of its caller in its stack', async (t) => {
   const [a, b] = socketpair()
   b.close()
@@ -726,5 +760,25 @@ leakFree(
     const options = { passCredentials: true }
     t.throws(() => socketpair(options), { message: 'no such option' })
     t.throws(() => pairForChild(options), { message: 'no such option' })
+  },
+)
+
+leakFree(
+  'a pair whose other end cannot be watched leaves nothing open',
+  async (t) => {
+    let watched = 0
+    class SecondFails extends watching.Watch {
+      constructor(...args: ConstructorParameters<typeof watching.Watch>) {
+        if (++watched === 2) throw new Error('no way to wait')
+        super(...args)
+      }
+    }
+    const { socketpair } = await t.mockImport<
+      typeof import('../../../lib/conn/conn.ts')
+    >('../../../lib/conn/conn.ts', {
+      '../../../lib/wait/watch.ts': { ...watching, Watch: SecondFails },
+    })
+    t.throws(() => socketpair(), { message: 'no way to wait' })
+    t.equal(watched, 2)
   },
 )

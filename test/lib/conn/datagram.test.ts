@@ -10,11 +10,12 @@ import { UnixDatagram } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import * as calls from '../../../lib/socket/datagram.ts'
 import * as unix from '../../../lib/socket/unix.ts'
+import * as watching from '../../../lib/wait/watch.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { Running, run, script } from '../../support/processes.ts'
-import { turns } from '../../support/waiting.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 const EMPTY = { data: Buffer.alloc(0), control: Buffer.alloc(0), flags: 0 }
 
@@ -201,6 +202,70 @@ leakFree('what is wrong with an address is told apart', async (t) => {
   for (const socket of [sender, dead]) socket.close()
   await t.rejects(sender.send('x', { to }), { code: 'ERR_SOCKET_CLOSED' })
   t.equal(await sender.receive(), null)
+})
+
+leakFree('open() that fails leaves no file', async (t) => {
+  const folder = temporaryFolder(t)
+  const path = join(folder, 's')
+  const peer = join(folder, 'nobody')
+  await t.rejects(UnixDatagram.open({ path, peer }), {
+    code: 'ENOENT',
+    syscall: 'connect',
+    message: `connect ENOENT ${peer}`,
+  })
+  t.notOk(existsSync(path))
+})
+
+leakFree('a pair that cannot be set up leaves nothing open', async (t) => {
+  const failing = {
+    ...unix,
+    applyOptions: (): never => {
+      throw new Error('no such option')
+    },
+  }
+  let watched = 0
+  class SecondFails extends watching.Watch {
+    constructor(...args: ConstructorParameters<typeof watching.Watch>) {
+      if (++watched === 2) throw new Error('no way to wait')
+      super(...args)
+    }
+  }
+  for (const [mocks, message] of [
+    [{ '../../../lib/socket/unix.ts': failing }, 'no such option'],
+    [
+      { '../../../lib/wait/watch.ts': { ...watching, Watch: SecondFails } },
+      'no way to wait',
+    ],
+  ] as const) {
+    const { UnixDatagram } = await t.mockImport<
+      typeof import('../../../lib/conn/datagram.ts')
+    >('../../../lib/conn/datagram.ts', mocks)
+    t.throws(() => UnixDatagram.pair(), { message })
+  }
+  t.equal(watched, 2)
+})
+
+t.test('a file that has to stay is a warning, and no more', async (t) => {
+  const warnings: Error[] = []
+  const onWarning = (warning: Error): void => void warnings.push(warning)
+  process.on('warning', onWarning)
+  t.teardown(() => process.off('warning', onWarning))
+  const { UnixDatagram } = await t.mockImport<
+    typeof import('../../../lib/conn/datagram.ts')
+  >('../../../lib/conn/datagram.ts', {
+    '../../../lib/wait/listen-at.ts': {
+      listenAt: async () => ({
+        fd: unix.newSocket('datagram'),
+        file: { remove: () => new Error('it has to stay') },
+      }),
+    },
+  })
+  const socket = await UnixDatagram.open({ path: '/run/s' })
+  const waiting = socket.receive()
+  socket.close()
+  t.equal(await waiting, null, 'all else is done')
+  await until('a warning', () => warnings.length > 0)
+  t.match(warnings, [{ message: 'it has to stay' }])
 })
 
 leakFree('close() settles all that waits; an abort settles one', async (t) => {

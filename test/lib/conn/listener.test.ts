@@ -425,6 +425,26 @@ leakFree('the file is removed before the socket is closed', async (t) => {
   t.strictSame(wasThere, [false])
 })
 
+t.test('a file that has to stay is one warning, and no more', async (t) => {
+  const { listen } = await t.mockImport<
+    typeof import('../../../lib/conn/listener.ts')
+  >('../../../lib/conn/listener.ts', {
+    '../../../lib/wait/listen-at.ts': {
+      listenAt: async () => ({
+        fd: newSocket(),
+        file: { remove: () => new Error('it has to stay') },
+      }),
+    },
+  })
+  const warnings: Error[] = []
+  const onWarning = (warning: Error): void => void warnings.push(warning)
+  const listener = await listen('/run/s', { onWarning })
+  listener.close()
+  listener.close()
+  t.equal(await listener.accept(), null, 'all else is done')
+  t.match(warnings, [{ message: 'it has to stay' }])
+})
+
 leakFree('accept() aborted takes no connection', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const listener = await listen(path)

@@ -2,7 +2,9 @@
 
 import { once } from 'node:events'
 import {
+  closeSync,
   existsSync,
+  fstatSync,
   lstatSync,
   mkdirSync,
   unlinkSync,
@@ -17,10 +19,11 @@ import {
   ListeningSocket,
 } from '../../../lib/conn/listening.ts'
 import { connect as connectUnix } from '../../../lib/index.ts'
-import { duplicate } from '../../../lib/socket/unix.ts'
+import { duplicate, newSocket } from '../../../lib/socket/unix.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { lacksPassRights } from '../../support/missing.ts'
+import { until } from '../../support/waiting.ts'
 
 /** Whether a client that connects is served from the socket. */
 async function serves(
@@ -205,3 +208,40 @@ leakFree(
     t.equal(socket.fd, -1)
   },
 )
+
+leakFree('detach() gives the descriptor away, once', async (t) => {
+  const path = join(temporaryFolder(t), 'a.sock')
+  const socket = await ListeningSocket.open(path)
+  const fd = socket.detach()
+  t.equal(socket.fd, -1)
+  socket.close()
+  t.ok(fstatSync(fd).isSocket(), 'it is open still')
+  t.throws(() => socket.detach(), {
+    code: 'EBADF',
+    syscall: 'detach',
+    message: `detach EBADF ${path}`,
+  })
+  socket.unlink()
+  t.notOk(existsSync(path), 'the file is removed all the same')
+  closeSync(fd)
+})
+
+t.test('unlink() of a file that has to stay is a warning', async (t) => {
+  const warnings: Error[] = []
+  const onWarning = (warning: Error): void => void warnings.push(warning)
+  process.on('warning', onWarning)
+  t.teardown(() => process.off('warning', onWarning))
+  const { ListeningSocket } = await t.mockImport<
+    typeof import('../../../lib/conn/listening.ts')
+  >('../../../lib/conn/listening.ts', {
+    '../../../lib/wait/listen-at.ts': {
+      listenAt: () => t.fail('nobody listens'),
+      socketFileAt: () => ({ remove: () => new Error('it has to stay') }),
+    },
+  })
+  const socket = new ListeningSocket(newSocket(), '/run/s')
+  socket.unlink()
+  await until('a warning', () => warnings.length > 0)
+  t.match(warnings, [{ message: 'it has to stay' }])
+  socket.close()
+})

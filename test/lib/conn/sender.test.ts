@@ -3,11 +3,14 @@
 // changed the flags of the socket.
 
 import { closeSync, fstatSync } from 'node:fs'
+import { constants } from 'node:os'
 import { type Test, t } from 'tap'
 
 import { LARGE } from '../../../lib/arrivals.ts'
+import { buildRights } from '../../../lib/cmsg.ts'
 import { Sender } from '../../../lib/conn/sender.ts'
 import { socketpair, UnixConn } from '../../../lib/index.ts'
+import * as layouts from '../../../lib/layouts.ts'
 import * as messages from '../../../lib/message.ts'
 import { MAX_BYTES, type Outgoing } from '../../../lib/message.ts'
 import * as batches from '../../../lib/socket/batch.ts'
@@ -22,6 +25,8 @@ import { turns } from '../../support/waiting.ts'
 const LONG = 4_000_000
 
 const NOTHING = Buffer.alloc(0)
+
+const { host } = layouts
 
 async function readAll(conn: UnixConn): Promise<Buffer> {
   const pieces: Buffer[] = []
@@ -452,6 +457,44 @@ t.test(
     }
     t.ok(Math.max(...perTurn) <= 2 * 64, `${perTurn}`)
     t.ok(perTurn.length <= 10, 'and is not held up by that')
+    for (const each of [fd, other]) closeSync(each)
+  },
+)
+
+// xnu says EMSGSIZE while there is no room for the descriptors: see mustWait().
+t.test(
+  'EMSGSIZE is waited out with descriptors, where it may pass',
+  async (t) => {
+    let isFull = true
+    const { Sender } = await t.mockImport<
+      typeof import('../../../lib/conn/sender.ts')
+    >('../../../lib/conn/sender.ts', {
+      '../../../lib/layouts.ts': {
+        ...layouts,
+        host: { ...host, emsgsizeMeansFull: true },
+      },
+      '../../../lib/message.ts': {
+        ...messages,
+        sendNow: (_fd: number, { data }: Outgoing) =>
+          isFull ? -constants.errno.EMSGSIZE : data.length,
+      },
+    })
+    const [fd, other] = newSocketpair()
+    let waits = 0
+    const watch = new Watch(fd, 'edge', () => {})
+    watch.wait = () => waits++
+    const sender = new Sender(fd, watch, true)
+    const data = Buffer.from('x')
+    await t.rejects(sender.send({ data, control: NOTHING }), {
+      code: 'EMSGSIZE',
+    })
+    t.equal(waits, 0, 'plain bytes are too many for good')
+    const sending = sender.send({ data, control: buildRights([0], host) })
+    await turns()
+    t.equal(waits, 1)
+    isFull = false
+    sender.writable()
+    await sending
     for (const each of [fd, other]) closeSync(each)
   },
 )

@@ -132,7 +132,12 @@ leakFree('serve() refuses a bound that is none', async (t) => {
   for (const maxConnections of [0, -1, Number.NaN]) {
     await t.rejects(listener.serve(echo, { maxConnections }), RangeError)
   }
+  const served = listener.serve(echo, { maxConnections: 1 })
+  const client = await dial(t, listener)
+  t.equal(await answerTo('x', client), 'x', 'one at a time is a bound')
+  client.close()
   listener.close()
+  await served
 })
 
 leakFree('a handler that fails ends its own connection only', async (t) => {
@@ -238,6 +243,42 @@ leakFree('a handler that fails after close() is an error still', async (t) => {
   t.notOk(listener[Symbol.dispose]())
   await served
   t.match(errors, [{ message: 'could not save what came' }])
+  client.close()
+})
+
+leakFree('a handler that sends on what it closed itself is told', async (t) => {
+  const listener = await listening(t)
+  const errors: unknown[] = []
+  const served = listener.serve(
+    async (conn) => {
+      conn.close()
+      await conn.sendmsg('x')
+    },
+    { onError: (error) => errors.push(error) },
+  )
+  const client = await dial(t, listener)
+  t.equal(await client.recvmsg(), null)
+  await until('the error', () => errors.length > 0)
+  t.match(errors, [{ code: 'ERR_SOCKET_CLOSED' }])
+  listener.close()
+  await served
+  client.close()
+})
+
+leakFree('a handler may fail with anything, after close() too', async (t) => {
+  const listener = await listening(t)
+  const errors: unknown[] = []
+  const served = listener.serve(
+    async (conn) => {
+      await conn.recvmsg()
+      await Promise.reject()
+    },
+    { onError: (error) => errors.push(error) },
+  )
+  const client = await dial(t, listener)
+  listener.close()
+  await served
+  t.strictSame(errors, [undefined])
   client.close()
 })
 

@@ -559,6 +559,53 @@ leakFree('closeFds() closes what no message claimed', async (t) => {
   await closed(a, b)
 })
 
+leakFree('destroy() as a write was sent closes no newcomer', async (t) => {
+  const [one, other] = socketpair()
+  const stream = new FdStream(one)
+  const newcomers: number[] = []
+  const send = one.sendFds.bind(one)
+  one.sendFds = async (data, fds) => {
+    await send(data, fds)
+    // The stream does not know yet that it was sent.
+    stream.destroy()
+    for (let i = 0; i < 20 && newcomers.at(-1) !== fds[0]; i++) {
+      newcomers.push(openSync('.', 'r'))
+    }
+  }
+  stream.writeWithFds('x', [0])
+  await until('a newcomer', () => newcomers.length > 0)
+  await turns()
+  for (const fd of newcomers) {
+    t.ok(fstatSync(fd).isDirectory(), 'its owner keeps it')
+    closeSync(fd)
+  }
+  for (const fd of (await other.recvFds())?.fds ?? []) closeSync(fd)
+  other.close()
+  await closed(stream)
+})
+
+const waits = `
+import { FdStream, socketpair } from './lib/index.ts'
+const [one, other] = socketpair()
+const stream = new FdStream(one)
+stream.on('data', (bytes) => { console.log(String(bytes)); stream.destroy() })
+stream.unref()
+if (process.argv[1] === 'ref') stream.ref()
+setTimeout(() => other.sendmsg('received'), 50).unref()
+`
+
+t.test('ref(), unref(): reading keeps a process alive, or not', async (t) => {
+  for (const [call, expected] of [
+    ['unref', ''],
+    ['ref', 'received\n'],
+  ] as const) {
+    const command = [...script('--input-type=module', '-e'), waits, call]
+    const { code, stdout, stderr } = await run(t, command)
+    t.equal(code, 0, stderr)
+    t.equal(stdout, expected, call)
+  }
+})
+
 leakFree('it takes the options of a Duplex', async (t) => {
   const [one, other] = socketpair()
   const controller = new AbortController()
