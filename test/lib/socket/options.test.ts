@@ -2,13 +2,14 @@
 
 import { execFileSync } from 'node:child_process'
 import { closeSync, openSync, writeSync } from 'node:fs'
-import { t } from 'tap'
+import { type Test, t } from 'tap'
 
-import { host } from '../../../lib/layouts.ts'
+import { type Abi, host, selectAbi } from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
 import * as calls from '../../../lib/socket/calls.ts'
 import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
 import {
+  checkFd,
   descriptorLimit,
   isHungUp,
   isInt,
@@ -41,6 +42,9 @@ import { leakFree } from '../../support/descriptors.ts'
 const isLinux = process.platform === 'linux'
 const forLinux = isLinux ? false : 'there is no such option'
 const { SOL_SOCKET } = host.constants
+
+type Options = typeof import('../../../lib/socket/options.ts')
+const path = '../../../lib/socket/options.ts'
 
 /** The value of an option, as hexadecimal digits. */
 function optionOf(fd: number, option: number, size: number): string {
@@ -133,6 +137,45 @@ t.test('no limit of descriptors is a large number of them', async (t) => {
   t.equal(descriptorLimit(), 2 ** 32 - 1)
 })
 
+t.test('descriptorLimit() tells that getrlimit(2) has failed', async (t) => {
+  const { descriptorLimit } = await t.mockImport<Options>(path, {
+    '../../../lib/libc.ts': {
+      ...libc,
+      ...declaring('getrlimit', () => -14),
+    },
+  })
+  t.throws(descriptorLimit, { code: 'EFAULT', syscall: 'getrlimit' })
+})
+
+/** lib/socket/options.ts on a platform with other layouts. */
+function withHost(t: Test, abi: Partial<Abi>): Promise<Options> {
+  return t.mockImport<Options>(path, {
+    '../../../lib/layouts.ts': { host: { ...host, ...abi } },
+    '../../../lib/socket/calls.ts': calls,
+  })
+}
+
+leakFree('credentials are refused where there are none', async (t) => {
+  const darwin = selectAbi('darwin', 'arm64', 'LE')
+  const { setPassCredentials } = await withHost(t, darwin)
+  const [one, other] = newSocketpair()
+  t.throws(() => setPassCredentials(one), {
+    message:
+      'Expected Linux for passCredentials, got darwin: ' +
+      'only Linux has SO_PASSCRED',
+  })
+  for (const fd of [one, other]) closeSync(fd)
+})
+
+leakFree('with 32 bits there is no timeout', async (t) => {
+  const { setReceiveTimeout } = await withHost(t, { pointerSize: 4 })
+  const [one, other] = newSocketpair()
+  calls.value.bytes.fill(0xaa)
+  setReceiveTimeout(one, 250_000)
+  t.equal(calls.value.bytes.readUInt8(4), 0xaa, 'nothing is asked for')
+  for (const fd of [one, other]) closeSync(fd)
+})
+
 t.test('a uid may have its highest bit set', async (t) => {
   // As of the users of a container, which are mapped to high numbers.
   const ids = { pid: 4711, uid: 2 ** 32 - 2, gid: 2 ** 31 + 5 }
@@ -181,19 +224,27 @@ leakFree('what kind of socket it is has one answer', async (t) => {
     closeSync(fd)
     t.equal(isOpen(fd), false)
   }
+  t.equal(isOpen(1), true, 'though it is not close-on-exec')
 })
 
 t.test('isInt() is for what C gets as it is', async (t) => {
   for (const fd of [-1, 0, 7, 2 ** 31 - 1, -(2 ** 31)]) t.equal(isInt(fd), true)
   for (const fd of [1.5, Number.NaN, 2 ** 31, 2 ** 32 + 1]) {
     t.equal(isInt(fd), false)
+    const message = `Expected a file descriptor, got ${fd}`
+    t.throws(() => checkFd(fd), { name: 'RangeError', message })
+    t.throws(() => unixType(fd), { name: 'RangeError', message })
   }
+  t.equal(checkFd(7), 7)
 })
 
 leakFree('socketName() is a copy of the whole address', async (t) => {
   const [one, other] = [0, 0].map((port) => {
     return boundSocket({ host: '127.0.0.1', port })
   })
+  // What was asked before had a shorter answer.
+  t.equal(isListening(one ?? -1), false)
+  calls.value.bytes.fill(0xff)
   const name = socketName(one ?? -1)
   const port = name.readUInt16BE(2)
   t.notSame(socketName(other ?? -1), name)
@@ -211,6 +262,8 @@ leakFree('isHungUp() tells that a peer sends nothing more', async (t) => {
     writeSync(other, 'bytes')
     t.equal(isHungUp(one), !isLinux, 'bytes are no end')
     end(other)
+    // No trace of an earlier call: poll(2) passes over what is negative.
+    calls.value.bytes.fill(0xff)
     t.equal(isHungUp(one), true)
     closeSync(one)
     if (end !== closeSync) closeSync(other)
