@@ -15,12 +15,12 @@ async function newShare(t: Test, threads: string | undefined) {
     underWay++
     return () => void underWay--
   }
-  const { PoolShare } = await t.mockImport<Pool>(
+  const { PoolShare, shares } = await t.mockImport<Pool>(
     '../../../lib/stream/pool.ts',
     { '../../../lib/socket/pool-calls.ts': { beginPoolCall } },
   )
   restore()
-  return { share: new PoolShare(), underWay: () => underWay }
+  return { share: new PoolShare(), shares, underWay: () => underWay }
 }
 
 for (const [threads, expected] of [
@@ -50,8 +50,19 @@ for (const [threads, expected] of [
       t.equal(underWay(), count - ended)
       ends[ended]?.()
     }
+    begun.length = 0
     share.run((over) => over())
-    share.run(() => begun.push(9))
-    t.equal(begun.at(-1), 9, 'there is room again')
+    for (let call = 0; call < 9; call++) share.run(() => begun.push(call))
+    t.equal(begun.length, expected, 'there is room again, for as many')
   })
 }
+
+t.test('files leave room for what was waited for', async (t) => {
+  const { shares } = await newShare(t, undefined)
+  const begun: string[] = []
+  for (let call = 0; call < 2; call++) {
+    shares.file.run(() => begun.push('file'))
+    shares.ready.run(() => begun.push('ready'))
+  }
+  t.strictSame(begun, ['file', 'ready'])
+})
