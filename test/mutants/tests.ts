@@ -18,19 +18,17 @@ const MORE: Record<string, readonly string[]> = {
   'lib/conn/listening.ts': ['conn/closing'],
   'lib/conn/listener.ts': ['conn/serve', 'conn/lingering', 'inheritance'],
   'lib/socket/calls.ts': ['socket/options', 'socket/inet', 'wait/accept'],
-  'lib/socket/datagram.ts': ['conn/datagram'],
   'lib/socket/describe.ts': ['stream/describe'],
   'lib/socket/pool-calls.ts': ['conn/lingering', 'socket/unix'],
-  'lib/socket/unix.ts': ['conn/conn', 'conn/listener', 'inheritance'],
-  'lib/socket/options.ts': ['conn/conn', 'conn/limits', 'stream/describe'],
-  'lib/stream/calls.ts': ['stream/stream', 'stream/open'],
+  'lib/socket/unix.ts': ['worker-descriptors', 'conn/listener', 'inheritance'],
   'lib/stream/open.ts': ['stream/stream'],
   'lib/stream/node-streams.ts': ['stream/open', 'stream/stream'],
-  'lib/stream/pool.ts': ['stream/stream'],
   'lib/wait/errors.ts': ['wait/line', 'wait/accept'],
   'lib/wait/socket-watch.ts': ['wait/watch'],
   'lib/wait/listen-at.ts': ['conn/listener', 'wait/concurrent-starts'],
   'lib/ffi/runtime.ts': ['layouts'],
+  'lib/ffi/ffi-rs.ts': ['libc'],
+  'lib/ffi/node-ffi.ts': ['libc'],
 }
 
 /** What runs with node:ffi alone. */

@@ -13,9 +13,10 @@ import {
 } from 'node:net'
 import { t } from 'tap'
 
+import * as calls from '../../../lib/socket/calls.ts'
 import { boundSocket, serviceSocket } from '../../../lib/socket/inet.ts'
 import { inetAddress } from '../../../lib/socket/sockaddr.ts'
-import { duplicate } from '../../../lib/socket/unix.ts'
+import * as unix from '../../../lib/socket/unix.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { missing } from '../../support/missing.ts'
 
@@ -61,7 +62,7 @@ t.test('ports have 16 bits', async (t) => {
 leakFree('many clients may wait before the first is accepted', async (t) => {
   const host = '127.0.0.1'
   const fd = serviceSocket('tcp', { host, port: 0 })
-  const options = { fd: duplicate(fd), manualStart: true }
+  const options = { fd: unix.duplicate(fd), manualStart: true }
   const named = new Socket(options)
   const port = named.localPort ?? 0
   const clients = Array.from({ length: 20 }, () => connect(port, host))
@@ -217,3 +218,29 @@ leakFree(
   },
   missing('python3'),
 )
+
+const address = { host: '127.0.0.1', port: 0 }
+
+leakFree('another protocol is refused', async (t) => {
+  const protocol = JSON.parse('"sctp"')
+  t.throws(() => serviceSocket(protocol, address), {
+    name: 'RangeError',
+    message: 'Expected tcp or udp, got sctp',
+  })
+})
+
+for (const name of ['socket', 'setsockopt', 'bind', 'listen'] as const) {
+  leakFree(`a ${name}(2) that fails leaves nothing open`, async (t) => {
+    const { serviceSocket } = await t.mockImport<
+      typeof import('../../../lib/socket/inet.ts')
+    >('../../../lib/socket/inet.ts', {
+      '../../../lib/socket/calls.ts': { ...calls, [name]: () => -12 },
+      '../../../lib/socket/unix.ts': unix,
+    })
+    const failure = { code: 'ENOMEM', syscall: name }
+    t.throws(() => serviceSocket('tcp', address), failure)
+    if (name === 'listen' || name === 'setsockopt') {
+      closeSync(serviceSocket('udp', address))
+    } else t.throws(() => serviceSocket('udp', address), failure)
+  })
+}

@@ -1,12 +1,14 @@
 // Addresses as bytes, in the layout of each platform.
 
 import { spawnSync } from 'node:child_process'
+import { constants } from 'node:os'
 import { t } from 'tap'
 
 import { host, selectAbi } from '../../../lib/layouts.ts'
 import {
   inetAddress,
   isAbstract,
+  parseUnixAddress,
   unixAddress,
 } from '../../../lib/socket/sockaddr.ts'
 import { temporaryFolder } from '../../support/folder.ts'
@@ -29,6 +31,58 @@ t.test('unixAddress() builds sockaddr_un in every layout', async (t) => {
   }
   t.ok(isAbstract('\0s'))
   t.notOk(isAbstract('/s'))
+})
+
+t.test('a name of every length that fits comes back as it was', async (t) => {
+  for (const platform of ['linux', 'darwin', 'freebsd'] as const) {
+    const abi = selectAbi(platform, 'x64', 'LE')
+    const { sun_path_size, hasAbstractNames } = abi.sockaddr_un
+    // A path ends with a zero byte, for which there has to be room.
+    const longest = `/${'x'.repeat(sun_path_size - 2)}`
+    for (const path of ['s', '/tmp/ä', longest]) {
+      const address = unixAddress(path, abi)
+      t.equal(parseUnixAddress(address, abi), path)
+      // As the kernel gives it, for one that was made without the zero byte.
+      t.equal(parseUnixAddress(address.subarray(0, -1), abi), path)
+      const filled = Buffer.concat([address, Buffer.from('left')])
+      t.equal(parseUnixAddress(filled, abi), path, 'as far as the zero byte')
+    }
+    t.throws(() => unixAddress(`${longest}x`, abi), {
+      code: 'ENAMETOOLONG',
+      errno: -constants.errno.ENAMETOOLONG,
+      message: /^Expected a socket path of at most \d+ bytes, got \d+: \/x+$/,
+    })
+    t.equal(parseUnixAddress(Buffer.alloc(2), abi), '', 'it has no name')
+    const name = `\0${'n'.repeat(sun_path_size - 1)}`
+    if (hasAbstractNames) {
+      for (const each of [name, '\0a\0b']) {
+        t.equal(parseUnixAddress(unixAddress(each, abi), abi), each)
+      }
+      const tooLong = { code: 'ENAMETOOLONG' }
+      t.throws(() => unixAddress(`${name}n`, abi), tooLong)
+    } else {
+      // What macOS gives for a socket that was never bound.
+      t.equal(parseUnixAddress(Buffer.alloc(16), abi), '')
+    }
+  }
+})
+
+t.test('inetAddress() takes addresses in digits, and ports', async (t) => {
+  for (const address of ['', 'localhost', '1.2.3', '::g', 'fe80::1%lo']) {
+    t.throws(() => inetAddress(address, 1), {
+      name: 'RangeError',
+      message: `Expected an IP address in digits, got ${address}`,
+    })
+  }
+  for (const port of [-1, 65_536, 1.5, Number.NaN]) {
+    t.throws(() => inetAddress('127.0.0.1', port), {
+      name: 'RangeError',
+      message: `Expected a port from 0 to 65535, got ${port}`,
+    })
+  }
+  for (const port of [0, 65_535]) {
+    t.equal(inetAddress('::1', port).readUInt16BE(2), port)
+  }
 })
 
 // These bytes are what Python's struct and the headers of each system say.

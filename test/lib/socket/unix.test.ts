@@ -4,7 +4,9 @@ import {
   closeSync,
   constants,
   fstatSync,
+  openSync,
   readFileSync,
+  readSync,
   writeSync,
 } from 'node:fs'
 import { join } from 'node:path'
@@ -13,17 +15,34 @@ import { t } from 'tap'
 import { connect, readableFrom, UnixConn } from '../../../lib/index.ts'
 import { host } from '../../../lib/layouts.ts'
 import * as libc from '../../../lib/libc.ts'
+import * as calls from '../../../lib/socket/calls.ts'
+import { unixType } from '../../../lib/socket/options.ts'
 import {
   acceptFrom,
+  applyOptions,
+  bindTo,
+  closeConnection,
+  closeFd,
+  closeLater,
   closeReceived,
+  connectTo,
   duplicate,
+  listenOn,
+  newSocket,
   newSocketpair,
+  pathOf,
+  putInPlace,
   setCloseOnExec,
+  setNonBlocking,
+  shutdownWriting,
+  tiePairToThread,
+  tieToThread,
+  typeNumber,
 } from '../../../lib/socket/unix.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
-import { missing } from '../../support/missing.ts'
+import { lacksPassRights, missing } from '../../support/missing.ts'
 import { run, script } from '../../support/processes.ts'
 import { until } from '../../support/waiting.ts'
 
@@ -212,5 +231,168 @@ leakFree('newSocketpair() makes ends that block, where asked to', async (t) => {
       t.equal(isBlocking(fd), expected)
       closeSync(fd)
     }
+  }
+})
+
+leakFree('a socket has the type that was asked for', async (t) => {
+  const { SOCK_STREAM, SOCK_SEQPACKET, SOCK_DGRAM } = host.constants
+  for (const [type, number] of [
+    ['stream', SOCK_STREAM],
+    ['seqpacket', SOCK_SEQPACKET],
+    ['datagram', SOCK_DGRAM],
+  ] as const) {
+    const fd = newSocket(type)
+    const pair = newSocketpair({ type })
+    for (const each of [fd, ...pair]) {
+      t.equal(unixType(each), number)
+      closeSync(each)
+    }
+    t.equal(typeNumber(type), number)
+  }
+  const unasked = [newSocket(), ...newSocketpair()]
+  for (const fd of unasked) {
+    t.equal(unixType(fd), SOCK_STREAM)
+    closeSync(fd)
+  }
+  const type = JSON.parse('"packets"')
+  const error = {
+    name: 'RangeError',
+    message: 'Expected type as one of stream, seqpacket, datagram, got packets',
+  }
+  t.throws(() => newSocket(type), error)
+  t.throws(() => newSocketpair({ type }), error)
+})
+
+const isLinux = process.platform === 'linux'
+const forLinux = isLinux ? false : 'there is no such option'
+
+/** A socket option of SOL_SOCKET that is on or off. */
+function isOn(fd: number, option: number): boolean {
+  const { SOL_SOCKET } = host.constants
+  const { value, valueLength, getsockopt } = calls
+  valueLength.bytes.writeUInt32LE(4)
+  const to = valueLength.address
+  t.equal(getsockopt(fd, SOL_SOCKET, option, value.address, to), 0)
+  return value.bytes.readInt32LE() !== 0
+}
+
+leakFree(
+  'a socket has the options that were asked for',
+  async (t) => {
+    const SO_PASSCRED = 16
+    const SO_PASSRIGHTS = 83
+    const hasRights = !lacksPassRights()
+    const plain = newSocket()
+    const other = newSocket('stream', {
+      passCredentials: true,
+      refuseFds: true,
+    })
+    for (const [fd, isOther] of [
+      [plain, false],
+      [other, true],
+    ] as const) {
+      t.equal(isOn(fd, SO_PASSCRED), isOther)
+      if (hasRights) t.equal(isOn(fd, SO_PASSRIGHTS), !isOther)
+    }
+    applyOptions(plain, { passCredentials: true })
+    t.equal(isOn(plain, SO_PASSCRED), true)
+    if (hasRights) t.equal(isOn(plain, SO_PASSRIGHTS), true)
+    for (const fd of [plain, other]) closeSync(fd)
+  },
+  forLinux,
+)
+
+leakFree('a socket that cannot have its options is closed', async (t) => {
+  const { newSocket } = await t.mockImport<Unix>(files.unix, {
+    [files.layouts]: {
+      host: { ...host, constants: { ...host.constants, SO_PASSCRED: 0 } },
+    },
+  })
+  const refusal = { message: /^Expected Linux for passCredentials/ }
+  t.throws(() => newSocket('stream', { passCredentials: true }), refusal)
+})
+
+leakFree('bind, listen, connect and accept by path', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listening = newSocket()
+  const client = newSocket()
+  t.equal(pathOf(listening), '')
+  t.equal(bindTo(listening, path), 0)
+  t.equal(pathOf(listening), path)
+  t.equal(connectTo(client, path), -111, 'ECONNREFUSED: it does not listen')
+  t.equal(listenOn(listening, 1), 0)
+  t.equal(connectTo(client, path), 0)
+  const accepted = acceptFrom(listening)
+  writeSync(accepted, 'hello')
+  const bytes = Buffer.alloc(9)
+  t.equal(readSync(client, bytes), 5)
+  shutdownWriting(accepted)
+  t.equal(readSync(client, bytes), 0, 'the end')
+  writeSync(client, 'goes')
+  t.equal(readSync(accepted, bytes), 4, 'the other direction goes on')
+  for (const fd of [listening, client, accepted]) closeSync(fd)
+
+  t.equal(bindTo(listening, path), -9, 'EBADF')
+  t.throws(() => pathOf(listening), { code: 'EBADF', syscall: 'getsockname' })
+  const failure = { code: 'EBADF', syscall: 'shutdown' }
+  t.throws(() => shutdownWriting(listening), failure)
+})
+
+leakFree(
+  'putInPlace() leaves the number, and not what was there',
+  async (t) => {
+    const [one, other] = newSocketpair()
+    const place = openSync('package.json', 'r')
+    putInPlace(one, place)
+    t.equal(fstatSync(place).ino, fstatSync(one).ino)
+    t.match(flagsOf(place), CLOSE_ON_EXEC)
+    for (const fd of [one, other, place]) closeSync(fd)
+    t.throws(() => putInPlace(one, 0), { code: 'EBADF' })
+  },
+)
+
+leakFree(
+  'setNonBlocking() is for whoever has the same description',
+  async (t) => {
+    const [one, other] = newSocketpair({ isBlocking: true })
+    const copy = duplicate(one)
+    setNonBlocking(one)
+    t.throws(() => readSync(copy, Buffer.alloc(1)), { code: 'EAGAIN' })
+    for (const fd of [one, other, copy]) closeSync(fd)
+    t.doesNotThrow(() => setNonBlocking(one))
+  },
+  forLinux,
+)
+
+leakFree('in the main thread a descriptor keeps its number', async (t) => {
+  const pair = newSocketpair()
+  t.equal(tieToThread(pair[0]), pair[0])
+  t.strictSame(tiePairToThread(pair), pair)
+  for (const fd of pair) closeSync(fd)
+})
+
+leakFree('closing is at once, or soon', async (t) => {
+  const isOpen = (fd: number): boolean =>
+    openFds().some((line) => line.startsWith(`${fd} `))
+  const closed = (fd: number): Promise<void> =>
+    until('it is closed', () => !isOpen(fd))
+
+  const [one, other] = newSocketpair()
+  closeFd(one)
+  t.equal(isOpen(one), false)
+  t.doesNotThrow(() => closeFd(one), 'though it is not open')
+  closeLater(other)
+  await closed(other)
+  t.doesNotThrow(() => closeLater(-1))
+
+  // What may hold descriptors is closed in the pool.
+  for (const type of ['stream', 'seqpacket', 'datagram'] as const) {
+    const [empty, full] = newSocketpair({ type })
+    writeSync(empty, 'unread')
+    closeConnection(full, type)
+    await closed(full)
+    closeConnection(empty, type)
+    if (type === 'stream' && isLinux) t.equal(isOpen(empty), false, 'at once')
+    else await closed(empty)
   }
 })
