@@ -4,8 +4,8 @@
 # Two installations must not run at a time.
 .NOTPARALLEL:
 .PHONY: all help server client demo examples gotchas check test test-nodes \
-  test-arm64 test-musl test-headers bench bench-takeover bench-idle soak \
-  faults mutants plot pictures docs pack fmt clean
+  test-arm64 test-musl test-arm64-kernel test-headers bench bench-takeover \
+  bench-idle soak faults mutants plot pictures docs pack fmt clean
 
 run := node --import tsx
 # What npm has in its cache it takes from there: else it would ask the registry
@@ -46,6 +46,9 @@ endif
 
 test-nodes test-arm64 test-musl: $(dev) ## the tests, elsewhere
 	test/platforms/$(@:test-%=%).sh
+
+test-arm64-kernel: $(dev) ## the tests of lib/ in a virtual machine (QEMU)
+	test/platforms/arm64-kernel.sh
 
 test-headers: $(dev) ## the layouts, and what C headers say
 	@test/platforms/headers.sh
