@@ -10,7 +10,7 @@ const MORE: Record<string, readonly string[]> = {
   'lib/layouts.ts': ['cmsg'],
   'lib/conn/checks.ts': ['conn/seqpacket', 'conn/conn', 'conn/limits'],
   'lib/conn/limits.ts': ['conn/conn'],
-  'lib/conn/sender.ts': ['conn/limits'],
+  'lib/conn/sender.ts': ['conn/conn', 'conn/limits'],
   'lib/conn/receiver.ts': ['conn/seqpacket', 'conn/conn', 'conn/ahead'],
   'lib/conn/conn.ts': ['conn/seqpacket', 'conn/closing', 'inheritance'],
   'lib/conn/datagram.ts': ['conn/closing', 'inheritance'],
