@@ -134,6 +134,34 @@ leakFree('the pauses while a receiver is full have a bound', async (t) => {
   for (const socket of [receiver, sender]) socket.close()
 })
 
+t.test('where no wait for room is possible, what waits fails', async (t) => {
+  const failure = new Error('no way to wait')
+  class CannotWait extends watching.Watch {
+    override wait(events: number): void {
+      if (events & watching.WRITABLE) throw failure
+      super.wait(events)
+    }
+  }
+  const { UnixDatagram } = await t.mockImport<
+    typeof import('../../../lib/conn/datagram.ts')
+  >('../../../lib/conn/datagram.ts', {
+    '../../../lib/wait/watch.ts': { ...watching, Watch: CannotWait },
+  })
+  const [one, other] = UnixDatagram.pair()
+  const sends = Array.from({ length: 2000 }, () => one.send('x'))
+  const results = await Promise.allSettled(sends)
+  const sent = results.findIndex(({ status }) => status === 'rejected')
+  t.ok(sent > 0, `${sent} had room`)
+  for (const result of results.slice(sent)) {
+    if (result.status === 'fulfilled') t.fail('sent though there was no room')
+    else if (result.reason !== failure) t.fail(`${result.reason}`)
+  }
+  for (let i = 0; i < sent; i++) await other.receive()
+  await one.send('again')
+  t.equal(String((await other.receive())?.data), 'again', 'it works on')
+  for (const socket of [one, other]) socket.close()
+})
+
 // With a sender that is as fast as the receiver, the queue is never empty.
 t.test('a receiver that always finds something lets others run', async (t) => {
   const { UnixDatagram } = await t.mockImport<
