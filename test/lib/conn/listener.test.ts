@@ -21,7 +21,7 @@ import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { missingNobody } from '../../support/users.ts'
-import { until } from '../../support/waiting.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 async function accept(listener: UnixListener): Promise<UnixConn> {
   for await (const conn of listener) return conn
@@ -488,6 +488,7 @@ leakFree('a listener is disposed of with its handlers', async (t) => {
   const served = second.serve(async (conn) => {
     await conn.sendmsg('welcome')
     t.equal(await conn.recvmsg(), null)
+    await turns()
     ends.push('handler')
   })
   const client = await connect(path)
