@@ -14,7 +14,7 @@ const MORE: Record<string, readonly string[]> = {
   'lib/conn/receiver.ts': ['conn/seqpacket', 'conn/conn', 'conn/ahead'],
   'lib/conn/conn.ts': ['conn/seqpacket', 'conn/closing', 'inheritance'],
   'lib/conn/datagram.ts': ['conn/closing', 'inheritance'],
-  'lib/conn/connect.ts': ['conn/listener', 'conn/conn'],
+  'lib/conn/connect.ts': ['conn/listener', 'conn/seqpacket', 'conn/conn'],
   'lib/conn/listening.ts': ['conn/closing'],
   'lib/conn/listener.ts': ['conn/serve', 'conn/lingering', 'inheritance'],
   'lib/socket/calls.ts': ['socket/options', 'socket/inet', 'wait/accept'],

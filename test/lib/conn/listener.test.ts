@@ -478,6 +478,21 @@ leakFree('connect() aborted leaves nothing open', async (t) => {
   for (const each of [first, conn, listener]) each?.close()
 })
 
+leakFree('what is no signal is refused, with nothing connected', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  const refusal = { name: 'TypeError', message: /^Expected signal as Abort/ }
+  // As JavaScript calls them.
+  const options = { signal: JSON.parse('{}') }
+  await t.rejects(connect(path, options), refusal)
+  await t.rejects(listener.accept(options), refusal)
+  const client = await connect(path)
+  await client.sendmsg('x')
+  const server = await accept(listener)
+  t.equal(String((await server.recvmsg())?.data), 'x', 'the first there is')
+  for (const each of [client, server, listener]) each.close()
+})
+
 leakFree('a listener is disposed of with its handlers', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const first = await listen(path)
