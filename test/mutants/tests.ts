@@ -12,7 +12,12 @@ const MORE: Record<string, readonly string[]> = {
   'lib/conn/limits.ts': ['conn/conn'],
   'lib/conn/sender.ts': ['conn/conn', 'conn/limits'],
   'lib/conn/receiver.ts': ['conn/seqpacket', 'conn/conn', 'conn/ahead'],
-  'lib/conn/conn.ts': ['conn/seqpacket', 'conn/closing', 'inheritance'],
+  'lib/conn/conn.ts': [
+    'conn/seqpacket',
+    'conn/closing',
+    'conn/listener',
+    'inheritance',
+  ],
   'lib/conn/datagram.ts': ['conn/closing', 'inheritance'],
   'lib/conn/connect.ts': ['conn/listener', 'conn/seqpacket', 'conn/conn'],
   'lib/conn/listening.ts': ['conn/closing'],
