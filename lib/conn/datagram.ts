@@ -98,7 +98,6 @@ export class UnixDatagram {
   #nextTurn: NodeJS.Immediate | undefined
   #retry: NodeJS.Timeout | undefined
   #delay = FIRST_DELAY
-  #isSending = false
 
   private constructor(
     fd: number,
@@ -282,13 +281,12 @@ export class UnixDatagram {
   // Called by the event loop too, where no caller could catch an error: each
   // error rejects the send that it arose for.
   #send(): void {
-    if (this.#isSending || this.#retry) return
-    this.#isSending = true
+    if (this.#retry) return
     for (let first = this.#unsent.first; first; first = this.#unsent.first) {
       const { message, to } = first
       const sent = sendTo(this.#fd, message, to)
       if (sent === -EAGAIN || sent === -ENOBUFS) {
-        if (this.#waitForRoom()) break
+        if (this.#waitForRoom()) return
       } else if (sent < 0) {
         const why = whyNotSent(-sent, this.#fd, message)
         this.#unsent.rejectFirst(systemError('sendmsg', sent, why))
@@ -297,7 +295,6 @@ export class UnixDatagram {
         this.#unsent.resolveFirst()
       }
     }
-    this.#isSending = false
   }
 
   // Whether it waits. If it cannot, the first send has failed. Of the queue of a

@@ -5,10 +5,15 @@ import { declareValuePlugin, PluginKind } from '@stryker-mutator/api/plugin'
 
 export const strykerPlugins = [
   declareValuePlugin(PluginKind.Ignore, 'text', {
-    shouldIgnore({ node }) {
+    shouldIgnore({ node, parent }) {
       const isError =
         node.type === 'NewExpression' && /Error$/.test(node.callee.name)
-      return isError ? 'the text of an error' : undefined
+      // codedError(code, text, details)
+      const isText =
+        parent?.type === 'CallExpression' &&
+        parent.callee.name === 'codedError' &&
+        parent.arguments[1] === node
+      return isError || isText ? 'the text of an error' : undefined
     },
   }),
 ]

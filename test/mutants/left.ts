@@ -15,6 +15,7 @@ const TIME = 'the same result, later'
 const MEMORY = 'the same result, with more memory'
 const ZEROS = 'an empty group would give zeros, as those that are missing'
 const ZERO = 'the offset is 0 on every platform'
+const WATCH = 'with epoll a watch that does not wait yet has nothing to close'
 
 export const left: readonly Left[] = [
   {
@@ -22,6 +23,12 @@ export const left: readonly Left[] = [
     from: 'block.bytes.length - taken < size',
     to: 'block.bytes.length - taken <= size',
     why: MEMORY,
+  },
+  {
+    file: 'lib/conn/checks.ts',
+    from: 'data.length === 0',
+    to: 'true',
+    why: TIME,
   },
   {
     file: 'lib/conn/checks.ts',
@@ -66,6 +73,72 @@ export const left: readonly Left[] = [
     why: 'undefined is as good as false where it is asked',
   },
   {
+    file: 'lib/conn/conn.ts',
+    from: 'events & READABLE',
+    to: 'true',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/conn.ts',
+    from: 'events & WRITABLE',
+    to: 'true',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/conn.ts',
+    from: 'error instanceof Error',
+    to: 'true',
+    why: 'nothing is thrown here but errors',
+  },
+  {
+    file: 'lib/conn/conn.ts',
+    from: 'one',
+    to: 'false',
+    why: WATCH,
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'events & READABLE',
+    to: 'true',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'events & WRITABLE',
+    to: 'true',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'one',
+    to: 'false',
+    why: WATCH,
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'fds.length > 0',
+    to: 'true',
+    why: 'rights to nothing are nothing',
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'fds.length > 0',
+    to: 'fds.length >= 0',
+    why: 'rights to nothing are nothing',
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'clearTimeout(this.#retry)',
+    to: ';',
+    why: 'what comes then finds nothing to send',
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: 'clearImmediate(this.#nextTurn)',
+    to: ';',
+    why: 'the next turn finds it closed, and serves nobody',
+  },
+  {
     file: 'lib/conn/frames.ts',
     from: "'one that has them'",
     to: '""',
@@ -76,6 +149,18 @@ export const left: readonly Left[] = [
     from: 'start < bytes.length',
     to: 'start <= bytes.length',
     why: 'one more round, which finds nothing',
+  },
+  {
+    file: 'lib/conn/listener.ts',
+    from: 'this.#servings.delete(serving)',
+    to: ';',
+    why: MEMORY,
+  },
+  {
+    file: 'lib/conn/listener.ts',
+    from: '{\n      this.#servings.delete(serving)\n    }',
+    to: '{}',
+    why: MEMORY,
   },
   {
     file: 'lib/libc.ts',
@@ -166,6 +251,36 @@ export const left: readonly Left[] = [
     from: 'clearImmediate(this.#nextTurn)',
     to: ';',
     why: 'the next turn finds the end, and serves nobody',
+  },
+  {
+    file: 'lib/conn/sender.ts',
+    from: 'batch.length === 1',
+    to: 'true',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/sender.ts',
+    from: 'last < 0',
+    to: 'false',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/sender.ts',
+    from: 'last < 0',
+    to: 'last <= 0',
+    why: 'the first is none of those that are looked for',
+  },
+  {
+    file: 'lib/conn/sender.ts',
+    from: 'first === undefined',
+    to: 'false',
+    why: 'where something was sent there is a first',
+  },
+  {
+    file: 'lib/conn/stream.ts',
+    from: "event === 'fds'",
+    to: 'true',
+    why: TIME,
   },
   {
     file: 'lib/socket/memory.ts',

@@ -371,6 +371,14 @@ leakFree(
   },
 )
 
+leakFree('a connection is disposed of', async (t) => {
+  const [a, b] = socketpair()
+  a[Symbol.dispose]()
+  t.equal(a.fd, -1)
+  t.equal(await b.recvmsg(), null)
+  b.close()
+})
+
 leakFree('a peer that is gone: null to read, EPIPE to write', async (t) => {
   const [a, b] = socketpair()
   await a.sendFds('last words', [0])

@@ -123,6 +123,7 @@ leakFree('the pauses while a receiver is full have a bound', async (t) => {
     const sends = Array.from({ length: 600 }, () =>
       sender.send('x', { to: path }),
     )
+    t.equal(pauses.length, 1, 'one pause for all of them')
     while (pauses.length < 8)
       await new Promise((resolve) => setImmediate(resolve))
     t.strictSame(pauses.slice(0, 8), [1, 2, 4, 8, 16, 32, 32, 32], round)
@@ -131,6 +132,34 @@ leakFree('the pauses while a receiver is full have a bound', async (t) => {
   }
   capture.restore()
   for (const socket of [receiver, sender]) socket.close()
+})
+
+t.test('where no wait for room is possible, what waits fails', async (t) => {
+  const failure = new Error('no way to wait')
+  class CannotWait extends watching.Watch {
+    override wait(events: number): void {
+      if (events & watching.WRITABLE) throw failure
+      super.wait(events)
+    }
+  }
+  const { UnixDatagram } = await t.mockImport<
+    typeof import('../../../lib/conn/datagram.ts')
+  >('../../../lib/conn/datagram.ts', {
+    '../../../lib/wait/watch.ts': { ...watching, Watch: CannotWait },
+  })
+  const [one, other] = UnixDatagram.pair()
+  const sends = Array.from({ length: 2000 }, () => one.send('x'))
+  const results = await Promise.allSettled(sends)
+  const sent = results.findIndex(({ status }) => status === 'rejected')
+  t.ok(sent > 0, `${sent} had room`)
+  for (const result of results.slice(sent)) {
+    if (result.status === 'fulfilled') t.fail('sent though there was no room')
+    else if (result.reason !== failure) t.fail(`${result.reason}`)
+  }
+  for (let i = 0; i < sent; i++) await other.receive()
+  await one.send('again')
+  t.equal(String((await other.receive())?.data), 'again', 'it works on')
+  for (const socket of [one, other]) socket.close()
 })
 
 // With a sender that is as fast as the receiver, the queue is never empty.

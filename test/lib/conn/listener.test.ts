@@ -21,7 +21,7 @@ import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { missingNobody } from '../../support/users.ts'
-import { until } from '../../support/waiting.ts'
+import { turns, until } from '../../support/waiting.ts'
 
 async function accept(listener: UnixListener): Promise<UnixConn> {
   for await (const conn of listener) return conn
@@ -442,7 +442,10 @@ t.test('a file that has to stay is one warning, and no more', async (t) => {
   listener.close()
   listener.close()
   t.equal(await listener.accept(), null, 'all else is done')
-  t.match(warnings, [{ message: 'it has to stay' }])
+  t.strictSame(
+    warnings.map(({ message }) => message),
+    ['it has to stay'],
+  )
 })
 
 leakFree('accept() aborted takes no connection', async (t) => {
@@ -478,6 +481,21 @@ leakFree('connect() aborted leaves nothing open', async (t) => {
   for (const each of [first, conn, listener]) each?.close()
 })
 
+leakFree('what is no signal is refused, with nothing connected', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const listener = await listen(path)
+  const refusal = { name: 'TypeError', message: /^Expected signal as Abort/ }
+  // As JavaScript calls them.
+  const options = { signal: JSON.parse('{}') }
+  await t.rejects(connect(path, options), refusal)
+  await t.rejects(listener.accept(options), refusal)
+  const client = await connect(path)
+  await client.sendmsg('x')
+  const server = await accept(listener)
+  t.equal(String((await server.recvmsg())?.data), 'x', 'the first there is')
+  for (const each of [client, server, listener]) each.close()
+})
+
 leakFree('a listener is disposed of with its handlers', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const first = await listen(path)
@@ -488,6 +506,7 @@ leakFree('a listener is disposed of with its handlers', async (t) => {
   const served = second.serve(async (conn) => {
     await conn.sendmsg('welcome')
     t.equal(await conn.recvmsg(), null)
+    await turns()
     ends.push('handler')
   })
   const client = await connect(path)

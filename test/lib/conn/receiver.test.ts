@@ -246,11 +246,3 @@ t.test('a call that was given up keeps no process alive', async (t) => {
   t.equal(stdout, 'ABORT_ERR TimeoutError\n', stderr)
   t.equal(code, 0)
 })
-
-leakFree('a connection is disposable', async (t) => {
-  const [a, b] = socketpair()
-  a[Symbol.dispose]()
-  t.equal(a.fd, -1)
-  t.equal(await b.recvmsg(), null)
-  b[Symbol.dispose]()
-})

@@ -209,6 +209,7 @@ leakFree(
     for (const fd of newSocketpair({ type: 'datagram' })) {
       t.throws(() => UnixConn.fromFd(fd), {
         code: 'EPROTOTYPE',
+        syscall: 'getsockopt',
         message: /type stream or seqpacket, got type 2$/,
       })
       closeSync(fd)
