@@ -215,4 +215,22 @@ export const left: readonly Left[] = [
     to: '["Stryker was here"]',
     why: ZEROS,
   },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'this.#armed = 0',
+    to: ';',
+    why: 'after end() nobody waits again',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'this.#isDuplicate = false',
+    to: ';',
+    why: 'after end() nobody waits again',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: '!isTelling',
+    to: 'true',
+    why: TIME,
+  },
 ]
