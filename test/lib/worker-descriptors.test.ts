@@ -186,6 +186,10 @@ t.test(
     const error = { code: 'EBADF', syscall: 'dup3' }
     t.throws(() => unix.tieToThread(closed), error)
     t.throws(() => unix.tiePairToThread([pair[1], closed]), error)
+    const [last, peer] = unix.newSocketpair()
+    for (const fd of [last, peer]) {
+      t.throws(() => unix.tiePairToThread([closed, fd]), error)
+    }
     t.strictSame(openFds(), before)
   },
 )

@@ -28,7 +28,7 @@ const MORE: Record<string, readonly string[]> = {
   'lib/socket/unix.ts': ['worker-descriptors', 'conn/listener', 'inheritance'],
   'lib/stream/open.ts': ['stream/stream'],
   'lib/stream/node-streams.ts': ['stream/open', 'stream/stream'],
-  'lib/wait/errors.ts': ['wait/line', 'wait/accept'],
+  'lib/wait/epoll.ts': ['wait/watch'],
   'lib/wait/socket-watch.ts': ['wait/watch'],
   'lib/wait/listen-at.ts': ['conn/listener', 'wait/concurrent-starts'],
   'lib/ffi/runtime.ts': ['layouts'],

@@ -21,7 +21,6 @@ import {
   acceptFrom,
   applyOptions,
   bindTo,
-  closeConnection,
   closeFd,
   closeLater,
   closeReceived,
@@ -132,11 +131,18 @@ leakFree('where fcntl(2) is not called, all is done without it', async (t) => {
   ])
   restore()
   const fds = [unix.duplicate(0), unix.newSocket(), ...unix.newSocketpair()]
+  const [one = -1, place = -1] = fds
+  unix.putInPlace(one, place)
+  t.equal(fstatSync(place).ino, fstatSync(one).ino)
   for (const fd of fds) {
-    t.match(flagsOf(fd), CLOSE_ON_EXEC)
+    const before = flagsOf(fd)
+    t.match(before, CLOSE_ON_EXEC)
+    unix.setNonBlocking(fd)
+    t.equal(flagsOf(fd), before, 'nor is ioctl(2) with an argument')
     closeSync(fd)
   }
   t.throws(() => unix.duplicate(-1), { code: 'EBADF', syscall: 'dup' })
+  t.throws(() => unix.putInPlace(-1, 0), { code: 'EBADF', syscall: 'dup2' })
   t.throws(() => failing.duplicate(0), { code: 'ENOMEM', syscall: 'ioctl' })
 })
 
@@ -226,8 +232,12 @@ leakFree('newSocketpair() makes ends that block, where asked to', async (t) => {
       ) ?? []
     return (Number.parseInt(flags, 8) & constants.O_NONBLOCK) === 0
   }
-  for (const expected of [true, false]) {
-    for (const fd of newSocketpair({ isBlocking: expected })) {
+  for (const [pair, expected] of [
+    [newSocketpair({ isBlocking: true }), true],
+    [newSocketpair({ isBlocking: false }), false],
+    [newSocketpair(), false],
+  ] as const) {
+    for (const fd of pair) {
       t.equal(isBlocking(fd), expected)
       closeSync(fd)
     }
@@ -323,6 +333,7 @@ leakFree('bind, listen, connect and accept by path', async (t) => {
   t.equal(listenOn(listening, 1), 0)
   t.equal(connectTo(client, path), 0)
   const accepted = acceptFrom(listening)
+  t.match(flagsOf(accepted), /flags:\s+02004002\n/, 'and O_NONBLOCK')
   writeSync(accepted, 'hello')
   const bytes = Buffer.alloc(9)
   t.equal(readSync(client, bytes), 5)
@@ -356,6 +367,7 @@ leakFree(
   async (t) => {
     const [one, other] = newSocketpair({ isBlocking: true })
     const copy = duplicate(one)
+    calls.value.bytes.fill(0)
     setNonBlocking(one)
     t.throws(() => readSync(copy, Buffer.alloc(1)), { code: 'EAGAIN' })
     for (const fd of [one, other, copy]) closeSync(fd)
@@ -384,15 +396,57 @@ leakFree('closing is at once, or soon', async (t) => {
   closeLater(other)
   await closed(other)
   t.doesNotThrow(() => closeLater(-1))
+})
 
-  // What may hold descriptors is closed in the pool.
+leakFree('what may hold descriptors is closed in the pool', async (t) => {
+  let inPool = 0
+  const beginPoolCall = () => {
+    inPool++
+    return () => {}
+  }
+  const unix = await t.mockImport<Unix>(files.unix, {
+    '../../../lib/socket/pool-calls.ts': { beginPoolCall },
+  })
+  const poolCalls = (close: () => void): number => {
+    inPool = 0
+    close()
+    return inPool
+  }
   for (const type of ['stream', 'seqpacket', 'datagram'] as const) {
     const [empty, full] = newSocketpair({ type })
     writeSync(empty, 'unread')
-    closeConnection(full, type)
-    await closed(full)
-    closeConnection(empty, type)
-    if (type === 'stream' && isLinux) t.equal(isOpen(empty), false, 'at once')
-    else await closed(empty)
+    t.equal(
+      poolCalls(() => unix.closeConnection(full, type)),
+      1,
+    )
+    t.equal(
+      poolCalls(() => unix.closeConnection(empty, type)),
+      type === 'stream' && isLinux ? 0 : 1,
+    )
   }
+  const [one, other] = newSocketpair()
+  t.equal(
+    poolCalls(() => unix.closeLater(one)),
+    1,
+  )
+  t.equal(
+    poolCalls(() => unix.closeReceived(other)),
+    1,
+  )
+  t.equal(
+    poolCalls(() => unix.closeLater(-1)),
+    0,
+  )
+})
+
+t.test('a call that fails is named', async (t) => {
+  const fail = (): number => -24
+  const failing = { socket: fail, socketpair: fail, shutdown: fail }
+  const unix = await t.mockImport<Unix>(files.unix, {
+    '../../../lib/socket/calls.ts': { ...calls, ...failing },
+  })
+  const failure = (syscall: string) => ({ code: 'EMFILE', syscall })
+  t.throws(() => unix.newSocket(), failure('socket'))
+  t.throws(() => unix.newSocketpair(), failure('socketpair'))
+  t.throws(() => unix.shutdownWriting(1), failure('shutdown'))
 })

@@ -8,15 +8,16 @@ import { type Test, t } from 'tap'
 
 import * as libc from '../../../lib/libc.ts'
 import { receiveNow } from '../../../lib/message.ts'
+import { pipe } from '../../../lib/socket/memory.ts'
 import {
   closeFd,
   connectTo,
   newSocket,
   newSocketpair,
 } from '../../../lib/socket/unix.ts'
-import { EmptyRead } from '../../../lib/wait/empty-read.ts'
+import { EmptyRead, emptyReadOf } from '../../../lib/wait/empty-read.ts'
 import { listenAt } from '../../../lib/wait/listen-at.ts'
-import { leakFree } from '../../support/descriptors.ts'
+import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { turns, until } from '../../support/waiting.ts'
 
@@ -96,6 +97,33 @@ leakFree('what is no socket and no pipe remains the caller’s', async (t) => {
   t.throws(() => counting(t, fd), { code: 'ERR_INVALID_FD_TYPE' })
   t.ok(fstatSync(fd).isFile())
   closeSync(fd)
+})
+
+leakFree('the writing end of a pipe has nothing to tell', async (t) => {
+  const { read, write } = pipe()
+  const { read: watch, seen } = counting(t, write)
+  await turns()
+  t.equal(seen.calls, 0)
+  watch.close()
+  closeSync(read)
+})
+
+leakFree('emptyReadOf() takes one descriptor, and no other', async (t) => {
+  const [one, other] = newSocketpair()
+  const open = openFds()
+  let calls = 0
+  const fail = (reason: Error): void => void t.fail(reason.message)
+  const watch = emptyReadOf(one, () => calls++, fail)
+  t.equal(openFds().length, open.length + 1)
+  t.equal(fstatSync(watch.fd).ino, fstatSync(one).ino)
+  await turns()
+  t.equal(calls, 0, 'nothing was sent')
+  writeSync(other, 'x')
+  await until('the call', () => calls > 0)
+  watch.close()
+  t.strictSame(openFds(), open)
+  for (const fd of [one, other]) closeSync(fd)
+  t.throws(() => emptyReadOf(99_999, () => {}, fail), { code: 'EBADF' })
 })
 
 // From here on Node is one that does something else with an empty buffer.

@@ -293,6 +293,7 @@ type Mocks = {
   readonly libc?: Partial<typeof libc>
   readonly unix?: Partial<typeof unix>
   readonly uvPoll?: object
+  readonly emptyRead?: object
 }
 
 /** An EpollWatch with a list of its own, and other calls. */
@@ -301,6 +302,9 @@ async function otherEpoll(t: Test, mocks: Mocks): Promise<typeof EpollWatch> {
     '../../../lib/libc.ts': { ...libc, ...mocks.libc },
   }
   if (mocks.uvPoll) others['../../../lib/wait/uv-poll.ts'] = mocks.uvPoll
+  if (mocks.emptyRead) {
+    others['../../../lib/wait/empty-read.ts'] = mocks.emptyRead
+  }
   if (mocks.unix) {
     others['../../../lib/socket/unix.ts'] = { ...unix, ...mocks.unix }
   }
@@ -349,6 +353,47 @@ leakFree('where the event loop refuses the list, it is closed', async (t) => {
 })
 
 // The tests below leave a list open, each its own: they are not leakFree().
+
+t.test('everyone who waits is told that nobody can wait', async (t) => {
+  // As a Node would that reads into an empty buffer otherwise.
+  let fail = (_reason: Error): void => {}
+  const loop = { fd: -1, ref() {}, unref() {} }
+  const emptyReadOf = (
+    fd: number,
+    _told: () => void,
+    onFailure: typeof fail,
+  ) => {
+    fail = onFailure
+    return { ...loop, fd: duplicate(fd) }
+  }
+  const Watch = await otherEpoll(t, {
+    libc: { engineName: 'ffi-rs' },
+    emptyRead: { emptyReadOf },
+  })
+  const pairs = [newSocketpair(), newSocketpair(), newSocketpair()]
+  const told: string[] = []
+  const [edge, level, idle] = pairs.map(([fd], index) => {
+    const trigger = index === 0 ? 'edge' : 'level'
+    const watch: EpollWatch = new Watch(fd, trigger, (events) => {
+      told.push(`${index} ${events} ${watch.failure?.message}`)
+    })
+    return watch
+  })
+  edge?.wait(READABLE)
+  level?.wait(READABLE | WRITABLE)
+  t.equal(edge?.failure, undefined)
+  const reason = new Error('cannot wait')
+  fail(reason)
+  t.strictSame(told, [
+    `0 ${READABLE} cannot wait`,
+    `1 ${READABLE | WRITABLE} cannot wait`,
+  ])
+  for (const watch of [edge, level, idle]) {
+    t.throws(() => watch?.wait(READABLE), reason)
+    watch?.end()
+  }
+  closeAll(...pairs.flat())
+})
 
 const signature = ['int', 'int', 'int', 'pointer'] as const
 const epoll_ctl = libc.declare('epoll_ctl', 'int', signature)

@@ -360,3 +360,35 @@ t.test(
     t.ok(existsSync(path), 'the warning is true')
   },
 )
+
+leakFree('a socket of datagrams has its path once it is bound', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const name = `\0${path}`
+  const paths = process.platform === 'linux' ? [path, name] : [path]
+  for (const path of paths) {
+    const { fd, file } = await listenAt(path, 'datagram')
+    t.equal(file?.path, path === name ? undefined : path)
+    const sender = unix.newSocket('datagram')
+    t.equal(unix.connectTo(sender, path), 0)
+    // Who has it the kernel does not tell.
+    const error = await listenAt(path, 'datagram').catch((error) => error)
+    t.match(error, { code: 'EADDRINUSE', syscall: 'bind', pid: undefined })
+    t.match(error.message, 'a server is listening there')
+    for (const each of [fd, sender]) closeSync(each)
+    file?.remove()
+  }
+})
+
+leakFree('a server of another type at the path is named as such', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  const { fd, file } = await listenAt(path, 'stream')
+  await t.rejects(listenAt(path, 'datagram'), {
+    code: 'EPROTOTYPE',
+    syscall: 'connect',
+    message:
+      `connect EPROTOTYPE ${path}: ` +
+      'a socket of another type than datagram is there',
+  })
+  t.ok(file?.isHere(), 'which keeps its file')
+  closeSync(fd)
+})
