@@ -293,6 +293,30 @@ leakFree('data that is gone while it waits for room', async (t) => {
   b.close()
 })
 
+leakFree(
+  'data that is gone is a rejection after many sends, too',
+  async (t) => {
+    const [a, b] = socketpair()
+    const reading = readAll(b)
+    // By then V8 has optimized what looks at the data.
+    const data = new Uint8Array(1)
+    for (let round = 0; round < 100; round++) {
+      await Promise.all(Array.from({ length: 640 }, () => a.sendmsg(data)))
+    }
+    const detached = new Uint8Array(1000)
+    const sends = [a.sendmsg(data), a.sendmsg(detached), a.sendmsg(data)]
+    structuredClone(detached, { transfer: [detached.buffer] })
+    const statuses = (await Promise.allSettled(sends)).map(
+      (each) => each.status,
+    )
+    t.strictSame(statuses, ['fulfilled', 'rejected', 'fulfilled'])
+    await t.rejects(a.sendmsg(detached), { name: 'TypeError' }, 'at the call')
+    a.close()
+    t.equal((await reading).length, 64_002, 'the others were sent')
+    b.close()
+  },
+)
+
 const waysToChange: Record<string, (t: Test) => [Uint8Array, () => void]> = {
   detached: () => {
     const data = new Uint8Array(LONG).fill(7)
