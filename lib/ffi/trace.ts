@@ -42,8 +42,12 @@ export function traced(
   }
 }
 
+/** Errors are -1 to -MAX_ERRNO; what is below is a pointer, cut to 32 bits. */
+const MAX_ERRNO = 4095 // <linux/err.h>
+
 function outcome(result: number): string {
   if (result >= 0) return `${result}`
+  if (result < -MAX_ERRNO) return `${result >>> 0}`
   return `-1 ${getSystemErrorName(result)}`
 }
 
