@@ -65,7 +65,7 @@ const ELSEWHERE = new Map([
   ['make test-nodes', 'minutes, and downloads; .ci/run runs a part of it'],
   ['make test-musl', 'installs Debian packages'],
   ['make test-arm64', 'minutes, and downloads'],
-  ['make test-arm64-kernel', 'hours, downloads, and installs QEMU'],
+  ['make test-arm64-kernel', 'an hour, downloads, and installs QEMU'],
   ['make bench', 'half an hour on an idle machine; this file compares figures'],
   ['make bench-takeover', 'minutes on an idle machine; takeover.test.ts'],
   ['make bench-idle', 'minutes on an idle machine; idle-container.test.ts'],

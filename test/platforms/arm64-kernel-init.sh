@@ -19,6 +19,8 @@ if [ $# = 1 ]; then
 fi
 
 export PATH=/usr/bin:/usr/sbin
+# As many descriptors as Debian lets a process have.
+ulimit -Hn 1048576
 mount -t devtmpfs devtmpfs /dev
 mkdir /dev/pts
 mount -t devpts devpts /dev/pts

@@ -127,7 +127,7 @@ leakFree(
     }
     for (const fd of others) closeSync(fd)
   },
-  process.arch === 'x64'
+  ['x64', 'arm64'].includes(process.arch)
     ? missing('python3', 'mkfifo')
     : 'kcmp(2) has another number here',
 )
