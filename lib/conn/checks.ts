@@ -87,7 +87,7 @@ function bytesOf(data: string | Uint8Array): Uint8Array {
   if (typeof data === 'string') return Buffer.from(data)
   if (isUint8Array(data)) {
     // A detached one has 0 bytes as well, but a new view of it throws. (Not the
-    // length 0, in code that V8 has optimized: see hasChanged in sender.ts.)
+    // length 0, in code that V8 has optimized: see whyChanged.)
     if (data.byteLength === 0) new Uint8Array(data.buffer)
     return data
   }

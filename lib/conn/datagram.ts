@@ -27,7 +27,7 @@ import {
   typeNumber,
 } from '../socket/unix.ts'
 import { warn } from '../wait/accept.ts'
-import { codedError } from '../wait/errors.ts'
+import { codedError, whyChanged } from '../wait/errors.ts'
 import { Line } from '../wait/line.ts'
 import {
   type BindOptions,
@@ -74,6 +74,8 @@ export type Datagram = ReceivedFds & {
 type Unsent = {
   readonly message: Outgoing
   readonly to: Uint8Array | undefined
+  /** Of the data, as it should be still, in bytes. */
+  readonly length: number
 }
 
 const { EAGAIN, ENOBUFS, EPROTOTYPE } = constants.errno
@@ -205,7 +207,8 @@ export class UnixDatagram {
     ])
     const message = prepare(data, control, false)
     const address = to === undefined ? undefined : unixAddress(to)
-    const sent = this.#unsent.join<void>({ message, to: address })
+    const { byteLength: length } = message.data
+    const sent = this.#unsent.join<void>({ message, to: address, length })
     this.#send()
     await sent
   }
@@ -283,7 +286,12 @@ export class UnixDatagram {
   #send(): void {
     if (this.#retry) return
     for (let first = this.#unsent.first; first; first = this.#unsent.first) {
-      const { message, to } = first
+      const { message, to, length } = first
+      const changed = whyChanged(message.data, length)
+      if (changed) {
+        this.#unsent.rejectFirst(changed)
+        continue
+      }
       const sent = sendTo(this.#fd, message, to)
       if (sent === -EAGAIN || sent === -ENOBUFS) {
         if (this.#waitForRoom()) return

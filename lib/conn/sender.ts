@@ -9,7 +9,7 @@ import { systemError } from '../libc.ts'
 import { type Outgoing, sendNow } from '../message.ts'
 import { canBatch, MAX_BATCH, sendBatch } from '../socket/batch.ts'
 import { shutdownWriting } from '../socket/unix.ts'
-import { codedError } from '../wait/errors.ts'
+import { codedError, whyChanged } from '../wait/errors.ts'
 import { Line } from '../wait/line.ts'
 import { PER_TURN, type Watch, WRITABLE } from '../wait/watch.ts'
 import { whyNotSent } from './checks.ts'
@@ -103,8 +103,9 @@ export class Sender {
         this.#line.resolveFirst()
         continue
       }
-      if (hasChanged(first)) {
-        this.#reject(first, dataChanged(first))
+      const changed = whyChanged(first.data, first.dataLength)
+      if (changed) {
+        this.#reject(first, changed)
         continue
       }
       const sent = this.#sendFrom(first)
@@ -128,7 +129,9 @@ export class Sender {
       const sent = sendNow(this.#fd, first)
       return sent < 0 ? sent : [sent]
     }
-    const last = batch.findIndex((unsent) => unsent.isEnd || hasChanged(unsent))
+    const last = batch.findIndex(({ data, dataLength, isEnd }) => {
+      return isEnd || whyChanged(data, dataLength) !== undefined
+    })
     return sendBatch(this.#fd, last < 0 ? batch : batch.slice(0, last))
   }
 
@@ -183,21 +186,6 @@ export function mustWait(errno: number, hasControl: boolean): boolean {
   // xnu says EMSGSIZE while the reader's unread bytes leave no room for the
   // control buffer (bsd/kern/uipc_socket.c, sosend).
   return errno === EMSGSIZE && hasControl && host.emsgsizeMeansFull
-}
-
-// Memory that was transferred to another thread, or resized, has nothing of
-// what was to be sent, or less: a Uint8Array on it shrinks with it. That is to
-// be asked of byteLength: once V8 has optimized this function, of Node 20 and 22,
-// the length of a detached one is what it was.
-function hasChanged({ data, dataLength }: Unsent): boolean {
-  return data.byteLength !== dataLength
-}
-
-function dataChanged({ data, dataLength }: Unsent): Error {
-  return new TypeError(
-    `Expected data of ${dataLength} bytes, as at the call, ` +
-      `got ${data.byteLength}: detached or resized before it was sent`,
-  )
 }
 
 function endedError(): Error {

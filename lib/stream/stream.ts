@@ -20,6 +20,7 @@ import { addAbortSignal, Duplex, type DuplexOptions } from 'node:stream'
 import { systemError } from '../libc.ts'
 import type { FdKind } from '../socket/describe.ts'
 import { closeReceived } from '../socket/unix.ts'
+import { whyChanged } from '../wait/errors.ts'
 import { PER_TURN, READABLE, Watch, WRITABLE } from '../wait/watch.ts'
 import { type Calls, nowaitCalls, socketCalls } from './calls.ts'
 import { shares } from './pool.ts'
@@ -44,6 +45,13 @@ const CALLS_PER_TURN = PER_TURN / 4
 /** PIPE_BUF: what is ready to be written to has room for so many bytes. */
 const POOL_WRITE_SIZE = 4096
 
+type Unwritten = {
+  bytes: Uint8Array
+  /** Of them, as it should be still. */
+  length: number
+  readonly done: Callback
+}
+
 /** Owns its descriptor. Made by open.ts, which has looked at it. */
 export class DescriptorStream extends Duplex {
   readonly #fd: number
@@ -57,7 +65,7 @@ export class DescriptorStream extends Duplex {
   /** Calls that are under way in the pool. */
   #inPool = 0
   /** What is left of the chunk that is being written, and who is told. */
-  #unwritten: { bytes: Uint8Array; done: Callback } | undefined
+  #unwritten: Unwritten | undefined
 
   constructor(fd: number, kind: FdKind, options: Options) {
     // With a signal that was aborted, super() would destroy what has no fields.
@@ -82,7 +90,7 @@ export class DescriptorStream extends Duplex {
   }
 
   override _write(bytes: Uint8Array, _encoding: string, done: Callback): void {
-    this.#unwritten = { bytes, done }
+    this.#unwritten = { bytes, length: bytes.byteLength, done }
     if (this.#usesPool) this.#wait(WRITABLE)
     else this.#writeNow()
   }
@@ -186,7 +194,7 @@ export class DescriptorStream extends Duplex {
   #writeNow(): void {
     let isLeft = this.#unwritten !== undefined && !this.destroyed
     while (isLeft && this.#unwritten) {
-      if (this.#mustYield(() => this.#writeNow())) return
+      if (this.#mustYield(() => this.#writeNow()) || this.#isLost()) return
       const { bytes } = this.#unwritten
       const result = this.#calls.write(this.#fd, bytes)
       if (result === -EAGAIN) return this.#wait(WRITABLE)
@@ -203,6 +211,7 @@ export class DescriptorStream extends Duplex {
     if (bytes === undefined) return
     const size = this.#canWait ? POOL_WRITE_SIZE : bytes.length
     this.#runInPool((over) => {
+      if (this.#isLost()) return over()
       const length = Math.min(size, bytes.length)
       write(this.#fd, bytes, 0, length, null, (error, written) => {
         over()
@@ -219,15 +228,26 @@ export class DescriptorStream extends Duplex {
   // left; if not, whoever wrote it is told, and may have begun the next one.
   #written(result: number): boolean {
     const unwritten = this.#unwritten
-    if (unwritten === undefined) return false
+    if (unwritten === undefined || this.#isLost()) return false
     const left = unwritten.bytes.subarray(Math.max(0, result))
     if (result >= 0 && left.length > 0) {
       unwritten.bytes = left
+      unwritten.length = left.length
       return true
     }
     this.#unwritten = undefined
     unwritten.done(result < 0 ? systemError('write', result) : null)
     return false
+  }
+
+  // Whether the chunk has gone while it waited. Then whoever wrote it was told.
+  #isLost(): boolean {
+    const unwritten = this.#unwritten
+    const changed = unwritten && whyChanged(unwritten.bytes, unwritten.length)
+    if (!changed) return false
+    this.#unwritten = undefined
+    unwritten.done(changed)
+    return true
   }
 
   // Keeps the descriptor open until the call is over.

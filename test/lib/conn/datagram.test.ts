@@ -443,3 +443,26 @@ print(s.recv(100).decode())`
   },
   missing('python3'),
 )
+
+leakFree('data that is gone while it waits is its own rejection', async (t) => {
+  const [one, other] = UnixDatagram.pair()
+  // More than the other's queue holds.
+  const sends = Array.from({ length: 1000 }, (_, i) => one.send(`${i}`))
+  const detached = new Uint8Array(100_000).fill(1)
+  const gone = one.send(detached)
+  const last = one.send('last')
+  await turns()
+  structuredClone(detached, { transfer: [detached.buffer] })
+  const refused = t.rejects(gone, {
+    name: 'TypeError',
+    message: /^Expected data of 100000 bytes, as at the call, got 0: detached/,
+  })
+  const texts = []
+  while (texts.length <= sends.length) {
+    texts.push(String((await other.receive())?.data))
+  }
+  t.strictSame(texts, [...sends.map((_, i) => `${i}`), 'last'])
+  await Promise.all([...sends, refused, last])
+  one.close()
+  other.close()
+})

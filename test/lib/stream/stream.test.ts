@@ -22,6 +22,7 @@ import type { Test } from 'tap'
 import { tcpPair } from '../../../examples/gotchas/tcp-pair.ts'
 import {
   duplexFrom,
+  pipe as makePipe,
   readableFrom,
   UnixConn,
   waitReadable,
@@ -40,7 +41,7 @@ import { endFuse, missingFuse, startFuse } from '../../fuse.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing, missingCall } from '../../support/missing.ts'
-import { anonymousPipe } from '../../support/pipes.ts'
+import { anonymousPipe, pipe } from '../../support/pipes.ts'
 import {
   plainEnv,
   Running,
@@ -992,3 +993,27 @@ leakFree(
   },
   needsPython,
 )
+
+leakFree('a chunk that is gone while it waits is an error', async (t) => {
+  const { read: r, write: w } = makePipe()
+  for (const [name, ends] of Object.entries({
+    'a pipe': { r, w },
+    'a named FIFO': pipe(),
+  })) {
+    const { r, w } = ends
+    const stream = writableFrom(w)
+    const failed = once(stream, 'error')
+    const detached = new Uint8Array(1024 * 1024)
+    const written = new Promise((resolve) => stream.write(detached, resolve))
+    // It is full by then, and the rest waits.
+    await turns()
+    structuredClone(detached, { transfer: [detached.buffer] })
+    const reader = readableFrom(r)
+    const closed = once(reader, 'close')
+    reader.resume()
+    const gone = { name: 'TypeError', message: /detached/ }
+    t.match(await written, gone, name)
+    t.match(await failed, [gone])
+    await closed
+  }
+})
