@@ -22,7 +22,7 @@ import {
 import { parseArgs } from 'node:util'
 
 import { type Left, left } from './left.ts'
-import { testsFor } from './tests.ts'
+import { MEASURED, testsFor } from './tests.ts'
 
 /** The least score of lib/, and of the lesson and connections, in per cent. */
 const FLOOR = 85
@@ -113,12 +113,12 @@ function sample(): string[] {
   const changed = git('diff', '--name-only', release, '--', 'lib').split('\n')
   const files = positionals.length
     ? positionals
-    : all.filter((file) => changed.includes(file))
+    : MEASURED.filter((file) => changed.includes(file))
   const seed = values.seed ?? git('rev-parse', 'HEAD')
   console.log(`Seed ${seed}, of ${files.length} files`)
   const order = (part: string): string =>
     createHash('sha256').update(`${seed} ${part}`).digest('hex')
-  return (files.length > 0 ? files : all)
+  return (files.length > 0 ? files : MEASURED)
     .flatMap(partsOf)
     .sort((one, other) => (order(one) < order(other) ? -1 : 1))
 }
