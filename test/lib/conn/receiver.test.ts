@@ -10,7 +10,6 @@ import { newSocketpair } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { missing } from '../../support/missing.ts'
 import { Running, run, script } from '../../support/processes.ts'
-import { turns } from '../../support/waiting.ts'
 
 const ROUNDS = 60
 
@@ -177,61 +176,6 @@ leakFree('a call behind one that was given up is served at once', async (t) => {
   t.equal(`${(await second)?.data}${(await third)?.data}`, '1122')
   for (const conn of [a, b]) conn.close()
 })
-
-leakFree(
-  '200,000 receives that wait get their messages in order',
-  async (t) => {
-    const [a, b] = socketpair()
-    const count = 200_000
-    const receives = Array.from({ length: count }, () =>
-      b.recvmsg({ maxBytes: 1 }),
-    )
-    const data = Buffer.alloc(count)
-    for (let i = 0; i < count; i++) data[i] = i % 251
-    const sent = a.sendmsg(data)
-    const bytes = (await Promise.all(receives)).map((each) => each?.data[0])
-    await sent
-    t.ok(Buffer.from(bytes.map(Number)).equals(data))
-    for (const conn of [a, b]) conn.close()
-  },
-)
-
-leakFree('200,000 receives that wait end with close()', async (t) => {
-  const [a, b] = socketpair()
-  const { signal } = new AbortController()
-  const receives = Array.from({ length: 200_000 }, (_, i) =>
-    i % 100 === 0 ? b.recvFds({ signal }) : b.recvFds(),
-  )
-  await turns()
-  b.close()
-  const got = await Promise.all(receives)
-  t.ok(got.every((message) => message === null))
-  t.equal(getEventListeners(signal, 'abort').length, 0)
-  a.close()
-})
-
-leakFree(
-  'thousands of 200,000 receives that wait can be given up',
-  async (t) => {
-    const [a, b] = socketpair()
-    const controller = new AbortController()
-    const { signal } = controller
-    const receives = Array.from({ length: 2000 }, () => b.recvFds({ signal }))
-    for (let i = 0; i < 198_000; i++) receives.push(b.recvFds())
-    const last = receives.pop()
-    const settled = Promise.allSettled(receives)
-    await turns()
-    controller.abort()
-    await a.sendmsg('x')
-    t.equal(`${(await receives[2000])?.data}`, 'x', 'the first that is left')
-    b.close()
-    const statuses = (await settled).map(({ status }) => status)
-    t.ok(statuses.slice(0, 2000).every((status) => status === 'rejected'))
-    t.ok(statuses.slice(2000).every((status) => status === 'fulfilled'))
-    t.equal(await last, null)
-    a.close()
-  },
-)
 
 const givesUp = `
 import { socketpair } from './lib/index.ts'
