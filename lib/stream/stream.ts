@@ -194,7 +194,8 @@ export class DescriptorStream extends Duplex {
   #writeNow(): void {
     let isLeft = this.#unwritten !== undefined && !this.destroyed
     while (isLeft && this.#unwritten) {
-      if (this.#mustYield(() => this.#writeNow()) || this.#isLost()) return
+      if (this.#mustYield(() => this.#writeNow())) return
+      if (this.#isLost()) return
       const { bytes } = this.#unwritten
       const result = this.#calls.write(this.#fd, bytes)
       if (result === -EAGAIN) return this.#wait(WRITABLE)

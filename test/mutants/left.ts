@@ -118,13 +118,13 @@ export const left: readonly Left[] = [
     file: 'lib/conn/datagram.ts',
     from: 'fds.length > 0',
     to: 'true',
-    why: 'rights to nothing are nothing',
+    why: 'without descriptors the control message brings nothing',
   },
   {
     file: 'lib/conn/datagram.ts',
     from: 'fds.length > 0',
     to: 'fds.length >= 0',
-    why: 'rights to nothing are nothing',
+    why: 'without descriptors the control message brings nothing',
   },
   {
     file: 'lib/conn/datagram.ts',
@@ -232,7 +232,7 @@ export const left: readonly Left[] = [
     file: 'lib/msghdr.ts',
     from: 'size === 4',
     to: 'false',
-    why: 'what is written too far is written over: the length comes next',
+    why: 'the length, which is written next, replaces the upper half',
   },
   {
     file: 'lib/socket/sockaddr.ts',
@@ -244,7 +244,7 @@ export const left: readonly Left[] = [
     file: 'lib/conn/receiver.ts',
     from: 'messages.length === 0',
     to: 'false',
-    why: 'none that are given back are as good as nothing given back',
+    why: 'an empty list of messages is as good as none',
   },
   {
     file: 'lib/conn/receiver.ts',
@@ -268,7 +268,7 @@ export const left: readonly Left[] = [
     file: 'lib/conn/sender.ts',
     from: 'last < 0',
     to: 'last <= 0',
-    why: 'the first is none of those that are looked for',
+    why: 'the first message was checked before, so it is never at 0',
   },
   {
     file: 'lib/conn/sender.ts',
