@@ -23,3 +23,16 @@ export async function turns(count = 20): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve))
   }
 }
+
+/** How much is done in each turn of the event loop, until `total` is. */
+export async function doneInTurns(
+  total: number,
+  done: () => number,
+): Promise<number[]> {
+  const perTurn: number[] = []
+  for (let before = 0; before < total; before = done()) {
+    await turns(1)
+    perTurn.push(done() - before)
+  }
+  return perTurn
+}

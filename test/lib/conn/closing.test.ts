@@ -58,7 +58,7 @@ const ofZero: Record<string, [string, SocketType]> = {
 
 // inetd(8) gives a server its socket so: as the standard input.
 for (const [kind, [expression, type]] of Object.entries(ofZero)) {
-  leakFree(`a ${kind} with descriptor 0 is one as any other`, async (t) => {
+  leakFree(`a ${kind} with descriptor 0 works as any other`, async (t) => {
     const [near, far] = newSocketpair({ type })
     const source = `
       import { ListeningSocket, UnixConn, UnixDatagram } from './lib/index.ts'

@@ -15,7 +15,8 @@ import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { Running, run, script } from '../../support/processes.ts'
-import { turns, until } from '../../support/waiting.ts'
+import { doneInTurns, turns, until } from '../../support/waiting.ts'
+import { warningsOf } from '../../support/warnings.ts'
 
 const EMPTY = { data: Buffer.alloc(0), control: Buffer.alloc(0), flags: 0 }
 
@@ -178,11 +179,7 @@ t.test('a receiver that always finds something lets others run', async (t) => {
     await one.receive()
     received++
   })
-  const perTurn: number[] = []
-  for (let before = 0; received < all.length; before = received) {
-    await turns(1)
-    perTurn.push(received - before)
-  }
+  const perTurn = await doneInTurns(all.length, () => received)
   t.ok(Math.max(...perTurn) <= 2 * 64, `${perTurn}`)
   t.ok(perTurn.length <= 10, 'and is not held up by that')
   for (const socket of [one, other]) socket.close()
@@ -275,10 +272,7 @@ leakFree('a pair that cannot be set up leaves nothing open', async (t) => {
 })
 
 t.test('a file that has to stay is a warning, and no more', async (t) => {
-  const warnings: Error[] = []
-  const onWarning = (warning: Error): void => void warnings.push(warning)
-  process.on('warning', onWarning)
-  t.teardown(() => process.off('warning', onWarning))
+  const warnings = warningsOf(t)
   const { UnixDatagram } = await t.mockImport<
     typeof import('../../../lib/conn/datagram.ts')
   >('../../../lib/conn/datagram.ts', {

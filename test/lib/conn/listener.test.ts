@@ -22,6 +22,7 @@ import { missing } from '../../support/missing.ts'
 import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { missingNobody } from '../../support/users.ts'
 import { turns, until } from '../../support/waiting.ts'
+import { warningsOf } from '../../support/warnings.ts'
 
 async function accept(listener: UnixListener): Promise<UnixConn> {
   for await (const conn of listener) return conn
@@ -537,10 +538,7 @@ leakFree(
 
 // Not leakFree(): the mocked modules have a list of epoll of their own.
 t.test('a function for warnings that throws ends nothing', async (t) => {
-  const warnings: Error[] = []
-  const onProcess = (warning: Error): void => void warnings.push(warning)
-  process.on('warning', onProcess)
-  t.teardown(() => process.off('warning', onProcess))
+  const warnings = warningsOf(t)
   const failing = {
     adopt: (): never => {
       throw new Error('no connection')

@@ -24,6 +24,7 @@ import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { lacksPassRights } from '../../support/missing.ts'
 import { until } from '../../support/waiting.ts'
+import { warningsOf } from '../../support/warnings.ts'
 
 /** Whether a client that connects is served from the socket. */
 async function serves(
@@ -227,10 +228,7 @@ leakFree('detach() gives the descriptor away, once', async (t) => {
 })
 
 t.test('unlink() of a file that has to stay is a warning', async (t) => {
-  const warnings: Error[] = []
-  const onWarning = (warning: Error): void => void warnings.push(warning)
-  process.on('warning', onWarning)
-  t.teardown(() => process.off('warning', onWarning))
+  const warnings = warningsOf(t)
   const { ListeningSocket } = await t.mockImport<
     typeof import('../../../lib/conn/listening.ts')
   >('../../../lib/conn/listening.ts', {

@@ -19,7 +19,7 @@ import { Watch } from '../../../lib/wait/watch.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { missing } from '../../support/missing.ts'
 import { Running, script } from '../../support/processes.ts'
-import { turns } from '../../support/waiting.ts'
+import { doneInTurns, turns } from '../../support/waiting.ts'
 
 /** More than a socket takes at once. */
 const LONG = 4_000_000
@@ -474,11 +474,7 @@ t.test(
       await sender.send(message)
       sent++
     })
-    const perTurn: number[] = []
-    for (let before = 0; sent < sends.length; before = sent) {
-      await turns(1)
-      perTurn.push(sent - before)
-    }
+    const perTurn = await doneInTurns(sends.length, () => sent)
     t.ok(Math.max(...perTurn) <= 2 * 64, `${perTurn}`)
     t.ok(perTurn.length <= 10, 'and is not held up by that')
     for (const each of [fd, other]) closeSync(each)

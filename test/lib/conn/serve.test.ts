@@ -16,6 +16,7 @@ import { newSocket } from '../../../lib/socket/unix.ts'
 import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { turns, until } from '../../support/waiting.ts'
+import { warningsOf } from '../../support/warnings.ts'
 
 async function listening(t: Test, options?: ListenOptions) {
   const listener = await listen(join(temporaryFolder(t), 's'), options)
@@ -167,10 +168,7 @@ leakFree('a handler that fails ends its own connection only', async (t) => {
 
 leakFree("a handler's error is a warning, unless told elsewhere", async (t) => {
   const listener = await listening(t)
-  const warnings: Error[] = []
-  const onWarning = (warning: Error): void => void warnings.push(warning)
-  process.on('warning', onWarning)
-  t.teardown(() => process.off('warning', onWarning))
+  const warnings = warningsOf(t)
   const thrown = [new Error('an error'), 'a string']
   const served = listener.serve(() => {
     throw thrown.shift()

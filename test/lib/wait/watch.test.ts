@@ -44,6 +44,7 @@ import { missing, missingCall } from '../../support/missing.ts'
 import { anonymousPipe, pipe } from '../../support/pipes.ts'
 import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
+import { newTerminal } from '../stream/support.ts'
 
 const isLinux = process.platform === 'linux'
 const kinds = { ...(isLinux ? { EpollWatch } : {}), SocketWatch }
@@ -857,27 +858,10 @@ leakFree(
   noPidfd,
 )
 
-/** Both ends of a pseudo-terminal, which a child opens and sends. */
-async function openTerminal(t: Test): Promise<[number, number]> {
-  const [ours, theirs] = newSocketpair()
-  const source =
-    'import os, socket; s = socket.socket(fileno=3); ' +
-    "socket.send_fds(s, [b'x'], list(os.openpty()))"
-  const child = new Running(t, ['python3', '-c', source], {
-    stdio: ['ignore', 'pipe', 'pipe', theirs],
-  })
-  closeSync(theirs)
-  const conn = UnixConn.fromFd(ours)
-  const { fds: [master = -1, slave = -1] = [] } = (await conn.recvFds()) ?? {}
-  conn.close()
-  await child.exit
-  return [master, slave]
-}
-
 leakFree(
   'waitReadable() waits for what is typed',
   async (t) => {
-    const [master, slave] = await openTerminal(t)
+    const { master, slave } = await newTerminal(t)
     if (hasEpoll) {
       await waitWritable(slave)
       t.equal(await isReady(waitReadable, slave), false)
