@@ -2,9 +2,6 @@
 // round, a call left out): does a test fail? Stryker makes the mutants and runs
 // the tests; here are the order, the time, and the table at the end.
 //
-//     run.sh [--minutes N] [FILE...]     all of lib/, or these files of it
-//     run.sh --sample [--seed TEXT] ...  some lines of what has changed
-//
 // What an earlier run has found out about the same lines and the same tests is
 // taken from .cache/mutants, so a run that was ended goes on. Stryker compares
 // the file and its test files alone: after a change elsewhere remove that folder.
@@ -19,8 +16,8 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs'
-import { parseArgs } from 'node:util'
 
+import { commandLine, help, usageError } from '../../lib/script/cli.ts'
 import { type Left, left } from './left.ts'
 import { MEASURED, testsFor } from './tests.ts'
 
@@ -37,7 +34,7 @@ const SAMPLE_FLOOR = 60
 
 /** So few mutants say nothing about the rest, and then the exit code is this. */
 const SAMPLE_SIZE = 20
-const NOT_JUDGED = 2
+const NOT_JUDGED = 3
 
 /** Lines that are taken together in a sample. */
 const LINES = 20
@@ -66,15 +63,32 @@ type Row = {
   missed: string[]
 }
 
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    minutes: { type: 'string', default: 'Infinity' },
-    sample: { type: 'boolean', default: false },
-    seed: { type: 'string' },
+const USAGE = `Usage: test/mutants/run.sh [OPTIONS] [FILE...]
+Tries whether the tests see faults in lib/, or in these files of it. Exits 1
+below the floor.
+  --minutes N  ends after N minutes; what is left is tried in the next run
+  --sample     some lines of what has changed since the last release; exits 3
+               if there was no time for enough of them
+  --seed TEXT  which lines those are (the commit)`
+
+const { values, positionals } = commandLine(
+  USAGE,
+  {
+    allowPositionals: true,
+    options: {
+      ...help,
+      minutes: { type: 'string', default: 'Infinity' },
+      sample: { type: 'boolean', default: false },
+      seed: { type: 'string' },
+    },
   },
-})
-const end = Date.now() + Number(values.minutes) * 60_000
+  [0, Number.POSITIVE_INFINITY],
+)
+const minutes = Number(values.minutes)
+if (!(minutes > 0)) {
+  usageError(USAGE, `Expected --minutes as a number, got ${values.minutes}`)
+}
+const end = Date.now() + minutes * 60_000
 const all = readdirSync('lib', { recursive: true, encoding: 'utf8' })
   .map((name) => `lib/${name}`)
   .filter((file) => file.endsWith('.ts') && !WITHOUT_CODE.includes(file))
@@ -98,7 +112,7 @@ process.exitCode = conclude()
 
 /** Parts of what has changed since the last release, as `FILE:FIRST-LAST`. */
 function sample(): string[] {
-  // Nothing where this is no checkout: then all of lib/ has changed.
+  // Nothing where this is no checkout: then the sample is of all of them.
   const git = (...args: string[]): string => {
     const { stdout } = spawnSync('git', args, { encoding: 'utf8' })
     return stdout?.trim() ?? ''
