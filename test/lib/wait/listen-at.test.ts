@@ -24,6 +24,7 @@ import { leakFree } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { Running, run, script } from '../../support/processes.ts'
+import { missingNobody } from '../../support/users.ts'
 import { runInWorker } from '../../support/worker.ts'
 
 /** The file of a socket that has called bind(2) and not listen(2). */
@@ -294,15 +295,17 @@ leakFree('a folder that cannot be locked is no obstacle', async (t) => {
   unix.closeFd(fd)
 })
 
+// Root may read every folder.
+const isRoot = process.getuid?.() === 0
 t.test(
   'a folder that may not be read is no obstacle',
-  { skip: process.getuid?.() === 0 ? missing('setpriv') : false },
+  { skip: isRoot && (missing('setpriv') || missingNobody()) },
   async (t) => {
     const folder = temporaryFolder(t)
     chmodSync(folder, 0o333)
     const nobody = ['--reuid=65534', '--regid=65534', '--clear-groups']
     const { stdout, stderr } = await run(t, [
-      ...(process.getuid?.() === 0 ? ['setpriv', ...nobody] : []),
+      ...(isRoot ? ['setpriv', ...nobody] : []),
       ...script('--input-type=module', '-e'),
       `import { listen } from './lib/index.ts'
        const listener = await listen(process.argv[1])
