@@ -21,7 +21,7 @@ const skip = missing('make', 'npm')
 /** A folder with what make and npm read. */
 function clone(t: Test): { cwd: string; env: NodeJS.ProcessEnv } {
   const cwd = temporaryFolder(t)
-  const files = ['Makefile', 'package.json', 'package-lock.json']
+  const files = ['Makefile', '.taprc', 'package.json', 'package-lock.json']
   for (const file of [...files, 'lib/script/package.json'])
     cpSync(file, join(cwd, file))
   return { cwd, env: plainEnv({ MAKEFLAGS: undefined, MAKELEVEL: undefined }) }
@@ -32,6 +32,12 @@ function pretendInstalled(cwd: string, ...packages: string[]): void {
   for (const name of packages)
     mkdirSync(join(cwd, 'node_modules', name), { recursive: true })
   writeFileSync(join(cwd, 'node_modules/.package-lock.json'), '{}')
+}
+
+/** The test runner, as .taprc wants it. */
+function pretendBuilt(cwd: string): void {
+  mkdirSync(join(cwd, '.tap/plugins'), { recursive: true })
+  writeFileSync(join(cwd, '.tap/plugins/package.json'), '{}')
 }
 
 /** Has the lock file changed since, as after `git pull`. */
@@ -92,6 +98,7 @@ t.test('make check installs what development needs', { skip }, async (t) => {
 t.test('make test FILE=… runs one file, and no gate', { skip }, async (t) => {
   const { cwd, env } = clone(t)
   pretendInstalled(cwd, 'tap', 'tsx')
+  pretendBuilt(cwd)
   const file = 'test/lib/cmsg.test.ts'
   const command = ['make', '--dry-run', 'test', `FILE=${file}`]
   const { stdout } = await run(t, command, { cwd, env })

@@ -59,15 +59,9 @@ async function serverOn(t: Test, address: string) {
   return { server, port }
 }
 
-// The test runner's hook in NODE_OPTIONS writes to a folder which another user
-// may not write to.
-function plain(...args: [string, ...string[]]): string[] {
-  return ['env', '-u', 'NODE_OPTIONS', ...script(...args)]
-}
-
 function client(local: number, address: string, port: string, data: string) {
   const target = ['-p', `${local}`, '-A', address, '-P', port, '-d', data]
-  return plain(CLIENT, ...target, ...(isRoot ? ['-u', `${uid}`] : []))
+  return script(CLIENT, ...target, ...(isRoot ? ['-u', `${uid}`] : []))
 }
 
 for (const address of ['127.0.0.1', '::1']) {
@@ -123,11 +117,7 @@ t.test(
     t.match(status, /^CapPrm:\t0+$/m)
 
     const bind = `require('net').createServer().listen(${local}, '127.0.0.2')`
-    const tried = await run(
-      t,
-      ['env', '-u', 'NODE_OPTIONS', process.execPath, '-e', bind],
-      unprivileged,
-    )
+    const tried = await run(t, [process.execPath, '-e', bind], unprivileged)
     t.match(tried.stderr, `listen EACCES: permission denied 127.0.0.2:${local}`)
 
     socket.end('held')
@@ -218,7 +208,7 @@ t.test(
   },
   async (t) => {
     const target = ['-A', '127.0.0.1', '-P', '9', '-d', 'x']
-    const low = plain(CLIENT, '-p', '7', ...target)
+    const low = script(CLIENT, '-p', '7', ...target)
     t.match(await run(t, low, unprivileged), {
       code: 1,
       stdout: '',

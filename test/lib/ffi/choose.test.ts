@@ -90,22 +90,18 @@ t.test(
   'FDPASS_FFI=node: --allow-ffi under the Permission Model',
   { skip: hasNodeFfi ? false : 'this Node has no node:ffi' },
   async (t) => {
-    // Without tsx and the test runner, which ask for far more than the library.
-    const clean = ['env', '-u', 'NODE_OPTIONS', 'FDPASS_FFI=node']
-    const start = [
-      ...clean,
-      process.execPath,
-      '--permission',
-      '--allow-fs-read=*',
-    ]
+    const env = plainEnv({ FDPASS_FFI: 'node' })
+    const start = [process.execPath, '--permission', '--allow-fs-read=*']
     const rest = ['--input-type=module', '-e', source]
-    const refused = await run(t, [...start, ...rest])
+    const refused = await run(t, [...start, ...rest], { env })
     t.equal(refused.code, 1)
     t.match(
       refused.stderr,
       /Expected node:ffi, .*--allow-ffi; got .*restricted/,
     )
-    const allowed = await run(t, [...start, '--allow-ffi', ...rest])
+    const allowed = await run(t, [...start, '--allow-ffi', ...rest], {
+      env,
+    })
     t.equal(allowed.stdout, 'node:ffi\n', allowed.stderr)
   },
 )
