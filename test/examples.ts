@@ -20,7 +20,13 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileURLToPath } from 'node:url'
 
-import { messageOf, onStop, print } from '../lib/script/cli.ts'
+import {
+  commandLine,
+  help,
+  messageOf,
+  onStop,
+  print,
+} from '../lib/script/cli.ts'
 import { linesOf } from '../lib/script/lines.ts'
 
 type Step = {
@@ -43,6 +49,11 @@ type Step = {
   /** The input comes once a program before it has printed this. */
   readonly inputAfter?: RegExp
 }
+
+const USAGE = `Usage: test/examples.ts
+Runs every example once. Exits 1 if one of them did not do what it should.`
+
+commandLine(USAGE, { options: help }, [0, 0])
 
 const folder = mkdtempSync(join(tmpdir(), 'fdpass-'))
 process.once('exit', () => rmSync(folder, { recursive: true, force: true }))

@@ -14,6 +14,6 @@ t.test('bare.ts reads a file through the number it received', async (t) => {
   t.not(sent, received)
 })
 
-t.test('bare.ts has --help, and takes nothing else', (t) => {
+t.test('bare.ts takes nothing', (t) => {
   return tellsUsage(t, 'examples/bare.ts', ['--nope'], ['more'])
 })

@@ -360,8 +360,6 @@ t.test('mistakes are told in one line', { skip }, async (t) => {
   const expect = expecting(t)
   const noDaemon = { ...nowhere, PATH: folder }
   await Promise.all([
-    expect(SERVICE, ['--help'], 0, /^Usage: /, env),
-    expect(CLIENT, ['--help'], 0, /^Usage: /, env),
     expect(SERVICE, [], 2, /Expected 1 argument, got 0\nUsage: /, env),
     expect(
       CLIENT,

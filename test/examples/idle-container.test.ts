@@ -589,8 +589,6 @@ t.test('mistakes are told in one line', async (t) => {
   const port = typeof address === 'object' ? `${address?.port}` : ''
   const expect = expecting(t)
   await Promise.all([
-    expect(CONTAINER, ['--help'], 0, /^Usage: /),
-    expect(FRONT, ['--help'], 0, /^Usage: /),
     expect(
       CONTAINER,
       ['--most', 'x'],

@@ -210,7 +210,7 @@ t.test(
   },
 )
 
-t.test('--help, a wrong command line, no server', async (t) => {
+t.test('a wrong command line, no server', async (t) => {
   const socket = join(temporaryFolder(t), 's')
   for (const file of [SERVER, CLIENT]) {
     await tellsUsage(t, file, ['a', 'b'], ['-m', ''])

@@ -480,8 +480,6 @@ t.test('mistakes are told in one line', async (t) => {
   const rules = 'examples/port-broker/rules.json'
   const expect = expecting(t)
   await Promise.all([
-    expect(SERVER, ['--help'], 0, /^Usage: /),
-    expect(CLIENT, ['--help'], 0, /^Usage: /),
     expect(SERVER, [], 2, /Expected 1 to 2 arguments, got 0/),
     expect(SERVER, ['--patience=-1', rules], 2, /--patience from .*"-1"\n/),
     expect(SERVER, [join(folder, 'none'), path], 1, /none: ENOENT.*\n$/),

@@ -55,7 +55,7 @@ t.test('each notices when the other hangs up', async (t) => {
   t.match(orphan.stderr, /Expected a message of the parent, got a hang-up/)
 })
 
-t.test('--help and a wrong command line', async (t) => {
+t.test('a wrong command line', async (t) => {
   for (const name of [PARENT, CHILD]) {
     await tellsUsage(t, name, ['a', 'b'])
   }

@@ -104,23 +104,20 @@ export async function get(where: number | string, options: RequestOptions) {
 }
 
 /**
- * That a script tells its usage: with --help, and on stderr, exiting 2, with
- * each of these `wrong` command lines.
+ * That a script tells its usage on stderr, and exits 2, with each of these
+ * `wrong` command lines. With --help: launch.test.ts.
  */
 export async function tellsUsage(
   t: Test,
   file: string,
   ...wrong: readonly (readonly string[])[]
 ): Promise<void> {
-  const help = await run(t, script(file, '--help'))
-  t.match(help, { code: 0, stderr: '' }, `${file} --help`)
-  t.ok(help.stdout.startsWith(`Usage: ./${file}`), help.stdout)
   for (const args of wrong) {
     const result = await run(t, script(file, ...args))
     t.match(result, { code: 2, stdout: '' }, `${file} ${args.join(' ')}`)
-    const [line = '', ...usage] = result.stderr.split('\n')
+    const [line = '', usage = ''] = result.stderr.split('\n')
     t.ok(line.startsWith(`${basename(file)}: `), line)
-    t.equal(usage.join('\n'), help.stdout)
+    t.ok(usage.startsWith(`Usage: ./${file}`), usage)
   }
 }
 

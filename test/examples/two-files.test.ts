@@ -231,7 +231,7 @@ t.test('Ctrl-C ends a server that is reading', async (t) => {
   conn.close()
 })
 
-t.test('--help, a wrong command line, no server', async (t) => {
+t.test('a wrong command line, no server', async (t) => {
   const folder = temporaryFolder(t)
   const [file = ''] = filesIn(folder, 'file')
   await tellsUsage(t, SERVER, ['--nope'], ['a', 'b'])
