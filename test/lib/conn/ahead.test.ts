@@ -13,7 +13,9 @@ import {
   type UnixConn,
   waitReadable,
 } from '../../../lib/index.ts'
-import { canBatch } from '../../../lib/socket/batch.ts'
+import { host } from '../../../lib/layouts.ts'
+import { canBatch, MAX_BATCH } from '../../../lib/socket/batch.ts'
+import { descriptorLimit } from '../../../lib/socket/options.ts'
 import { shutdownWriting } from '../../../lib/socket/unix.ts'
 import { leakFree, openFds } from '../../support/descriptors.ts'
 import { missing } from '../../support/missing.ts'
@@ -355,6 +357,67 @@ leakFree('large and small messages come in order', async (t) => {
   t.equal(count, sizes.length)
   b.close()
 })
+
+/** As many at a time as the descriptor table allows: see messagesOf(). */
+const most = Math.min(
+  MAX_BATCH,
+  Math.floor(descriptorLimit() / 2 / host.maxFds),
+)
+
+leakFree(
+  'for await takes twice as many in each call, up to a limit',
+  async (t) => {
+    const [a, b] = socketpair()
+    await sendNumbers(a, 1, 160)
+    const loop = b.messages()
+    const before = openFds().length
+    const ahead = async (through: number): Promise<number[]> => {
+      const counts = []
+      for (let i = 1; i <= through; i++) {
+        await viaLoop(loop)
+        counts.push(openFds().length - before)
+      }
+      return counts
+    }
+    const expected: number[] = [0]
+    for (let size = 2; expected.length < 130; size *= 2) {
+      const taken = Math.min(size, most)
+      for (let left = taken - 1; left >= 0; left--) expected.push(left)
+    }
+    t.strictSame(await ahead(130), expected.slice(0, 130))
+    // Until there is none, which is asked for in vain; then from the beginning.
+    await ahead(30)
+    const waiting = loop.next()
+    await turns()
+    await sendNumbers(a, 1, 3)
+    taken((await waiting).value ?? null)
+    t.strictSame(await ahead(2), [1, 0])
+    await loop.return()
+    for (const conn of [a, b]) conn.close()
+  },
+  noBatches || (most < 2 && 'a small descriptor table'),
+)
+
+leakFree(
+  'for await takes what follows a large message alone',
+  async (t) => {
+    const [a, b] = socketpair()
+    const small = [1, 1, 1]
+    for (const size of [...small, LARGE, ...small])
+      await a.sendFds(Buffer.alloc(size), [0])
+    const before = openFds().length
+    const counts = []
+    for await (const { fds } of b) {
+      for (const fd of fds) closeSync(fd)
+      counts.push(openFds().length - before)
+      if (counts.length === 7) break
+    }
+    t.strictSame(counts, [0, 1, 0, most > 3 ? 3 : 1, ...counts.slice(4)])
+    t.strictSame(counts.slice(4), most > 3 ? [2, 1, 0] : [0, 1, 0])
+    for (const conn of [a, b]) conn.close()
+  },
+  noBatches || (most < 2 && 'a small descriptor table'),
+)
 
 const aborted = { name: 'AbortError', code: 'ABORT_ERR' }
 
