@@ -274,8 +274,8 @@ t.test(
   },
 )
 
-t.test('a million hostile control buffers do no harm', async (t) => {
-  // A seeded generator: the same million on every run (xorshift32).
+t.test('hostile control buffers do no harm', async (t) => {
+  // A seeded generator: the same 200,000 on every run (xorshift32).
   let state = 0x9e3779b9
   const random = (below: number): number => {
     state ^= state << 13
@@ -292,7 +292,7 @@ t.test('a million hostile control buffers do no harm', async (t) => {
   let refused = 0
   let found = 0
   let invented = 0
-  for (let round = 0; round < 1_000_000; round++) {
+  for (let round = 0; round < 200_000; round++) {
     const abi = layouts[round % layouts.length] ?? linux
     const { cmsg_len, cmsg_level, cmsg_type, cmsg_data } = abi.cmsghdr
     const size = random(96)
