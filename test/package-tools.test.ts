@@ -161,41 +161,45 @@ t.test('a bundle without ffi-rs beside it says so', { skip }, async (t) => {
   )
 })
 
-for (const [name, main, output] of [
-  ['CommonJS, from import', imports, "filename: 'out.cjs'"],
-  ['CommonJS, from require', requires, "filename: 'out.cjs'"],
-  ['modules', imports, "filename: 'out.mjs', module: true"],
-] as const) {
-  t.test(`webpack to ${name}`, { skip }, async (t) => {
-    const config = `module.exports = {
-      mode: 'production', target: 'node', entry: './main.js',
+// Three builds in one go, one of them made small: that takes longest.
+t.test('webpack to CommonJS and to modules', { skip }, async (t) => {
+  const outputs = [
+    ['./import.js', "filename: 'import.cjs'"],
+    ['./require.js', "filename: 'require.cjs'"],
+    ['./import.js', "filename: 'import.mjs', module: true"],
+  ]
+  const configs = outputs.map(
+    ([entry, output], index) => `{
+      mode: 'production', target: 'node', entry: '${entry}',
+      optimization: { minimize: ${index === 0} },
       output: { path: __dirname, ${output} },
       experiments: { outputModule: true },
-    }`
-    const files = { 'main.js': main + tell, 'webpack.config.cjs': config }
-    const cwd = await project(t, files)
-    const { stdout } = await succeeds(t, tool('webpack'), cwd)
-    t.match(stdout, 'compiled successfully')
-    const file = output.includes('mjs') ? 'out.mjs' : 'out.cjs'
-    await passes(t, cwd, file)
-    // Where this file was at build time is written into it.
-    rmSync(join(cwd, 'node_modules/fdpass'), { recursive: true })
-    await passes(t, cwd, file)
+    }`,
+  )
+  const cwd = await project(t, {
+    'import.js': imports + tell,
+    'require.js': requires + tell,
+    'webpack.config.cjs': `module.exports = [${configs}]`,
   })
-}
+  const { stdout } = await succeeds(t, tool('webpack'), cwd)
+  t.equal(stdout.match(/compiled successfully/g)?.length, outputs.length)
+  const files = ['import.cjs', 'require.cjs', 'import.mjs']
+  for (const file of files) await passes(t, cwd, file)
+  // Where this file was at build time is written into it.
+  rmSync(join(cwd, 'node_modules/fdpass'), { recursive: true })
+  for (const file of files) await passes(t, cwd, file)
+})
 
-for (const [format, file] of [
-  ['es', 'out.mjs'],
-  ['cjs', 'out.cjs'],
-] as const) {
-  t.test(`rollup to ${format}`, { skip }, async (t) => {
-    const cwd = await project(t, { 'main.mjs': imports + tell })
-    const plugins = ['-p', 'node-resolve', '-p', 'commonjs']
-    const options = [...plugins, '-f', format, '-o', file]
-    await succeeds(t, tool('rollup', 'main.mjs', ...options), cwd)
-    await passes(t, cwd, file)
-  })
-}
+t.test('rollup to modules and to CommonJS', { skip }, async (t) => {
+  const config = `export default { input: 'main.mjs', output: [
+    { format: 'es', file: 'out.mjs' }, { format: 'cjs', file: 'out.cjs' },
+  ] }`
+  const files = { 'main.mjs': imports + tell, 'rollup.config.mjs': config }
+  const cwd = await project(t, files)
+  const plugins = ['-p', 'node-resolve', '-p', 'commonjs']
+  await succeeds(t, tool('rollup', '-c', ...plugins), cwd)
+  for (const file of ['out.mjs', 'out.cjs']) await passes(t, cwd, file)
+})
 
 t.test('tsup', { skip }, async (t) => {
   const cwd = await project(t, { 'main.ts': imports + tell })
@@ -215,21 +219,32 @@ test('passOn()', async () => {
 })
 `
 
-for (const pool of ['forks', 'threads', 'vmThreads', 'vmForks']) {
-  t.test(`vitest --pool=${pool}`, { skip }, async (t) => {
-    const text = testFile(`import { expect, test } from 'vitest'\n${imports}`)
-    // Two, as the first may end with a thread that the second needs.
-    const files = {
-      'a.test.js': text,
-      'b.test.js': text.replace("'file'", '"b"'),
-    }
-    const cwd = await project(t, { ...files, 'package.json': esm })
-    const vitest = tool('vitest', 'run', `--pool=${pool}`, '--no-color')
-    const { stdout, stderr } = await succeeds(t, vitest, cwd)
-    t.match(stdout, /Tests {2}2 passed/)
-    t.notMatch(stderr, 'Warning: File descriptor')
+// One run, as it is the start of vitest that takes long. Of each pool two files:
+// the first may end with a thread that the second needs.
+t.test('vitest with each of its pools', { skip }, async (t) => {
+  const pools = ['forks', 'threads', 'vmThreads', 'vmForks']
+  const texts = pools.flatMap((pool) =>
+    ['a', 'b'].map((name) => {
+      const head = `import { expect, test } from 'vitest'\n${imports}`
+      const text = testFile(head).replace("'file'", `'${pool}-${name}'`)
+      return [`${pool}-${name}.test.js`, text] as const
+    }),
+  )
+  const projects = pools.map((pool) => ({
+    test: { name: pool, pool, include: [`${pool}-*.test.js`] },
+  }))
+  const config = JSON.stringify({ test: { projects } })
+  const cwd = await project(t, {
+    ...Object.fromEntries(texts),
+    'package.json': esm,
+    'vitest.config.js': `export default ${config}`,
   })
-}
+  const vitest = tool('vitest', 'run', '--no-color', '--reporter=verbose')
+  const { stdout, stderr } = await succeeds(t, vitest, cwd)
+  t.match(stdout, /Tests {2}8 passed/)
+  for (const pool of pools) t.match(stdout, `|${pool}| ${pool}-a.test.js`)
+  t.notMatch(stderr, 'Warning: File descriptor')
+})
 
 const jest = ['--rootDir=.', '--no-cache', '--colors=false']
 const jestConfig =

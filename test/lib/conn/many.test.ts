@@ -41,23 +41,20 @@ leakFree('40,000 sends that wait for room end with close()', async (t) => {
   b.close()
 })
 
-leakFree(
-  '40,000 receives that wait get their messages in order',
-  async (t) => {
-    const [a, b] = socketpair()
-    const count = 40_000
-    const receives = Array.from({ length: count }, () =>
-      b.recvmsg({ maxBytes: 1 }),
-    )
-    const data = Buffer.alloc(count)
-    for (let i = 0; i < count; i++) data[i] = i % 251
-    const sent = a.sendmsg(data)
-    const bytes = (await Promise.all(receives)).map((each) => each?.data[0])
-    await sent
-    t.ok(Buffer.from(bytes.map(Number)).equals(data))
-    for (const conn of [a, b]) conn.close()
-  },
-)
+leakFree('40,000 receives that wait get their messages in order', async (t) => {
+  const [a, b] = socketpair()
+  const count = 40_000
+  const receives = Array.from({ length: count }, () =>
+    b.recvmsg({ maxBytes: 1 }),
+  )
+  const data = Buffer.alloc(count)
+  for (let i = 0; i < count; i++) data[i] = i % 251
+  const sent = a.sendmsg(data)
+  const bytes = (await Promise.all(receives)).map((each) => each?.data[0])
+  await sent
+  t.ok(Buffer.from(bytes.map(Number)).equals(data))
+  for (const conn of [a, b]) conn.close()
+})
 
 leakFree('40,000 receives that wait end with close()', async (t) => {
   const [a, b] = socketpair()
