@@ -8,6 +8,8 @@ export type Left = {
   readonly from: string
   /** What the mutant puts in its place. */
   readonly to: string
+  /** A part of the line where that begins, if it stands in others too. */
+  readonly on?: string
   readonly why: string
 }
 
@@ -15,6 +17,7 @@ const TIME = 'the same result, later'
 const MEMORY = 'the same result, with more memory'
 const ZEROS = 'an empty group would give zeros, as those that are missing'
 const ZERO = 'the offset is 0 on every platform'
+const ELSEWHERE = 'called on other systems than Linux alone'
 const WATCH = 'with epoll a watch that does not wait yet has nothing to close'
 
 export const left: readonly Left[] = [
@@ -93,6 +96,7 @@ export const left: readonly Left[] = [
   {
     file: 'lib/conn/conn.ts',
     from: 'one',
+    on: 'if (one)',
     to: 'false',
     why: WATCH,
   },
@@ -111,6 +115,7 @@ export const left: readonly Left[] = [
   {
     file: 'lib/conn/datagram.ts',
     from: 'one',
+    on: 'if (one)',
     to: 'false',
     why: WATCH,
   },
@@ -177,6 +182,7 @@ export const left: readonly Left[] = [
   {
     file: 'lib/libc.ts',
     from: 'true',
+    on: 'isMissing = ',
     to: 'false',
     why: TIME,
   },
@@ -283,6 +289,55 @@ export const left: readonly Left[] = [
     why: TIME,
   },
   {
+    file: 'lib/socket/calls.ts',
+    from: "'accept'",
+    to: '""',
+    on: "declare('accept'",
+    why: ELSEWHERE,
+  },
+  {
+    file: 'lib/socket/calls.ts',
+    from: "'int'",
+    to: '""',
+    on: "declare('accept'",
+    why: ELSEWHERE,
+  },
+  {
+    file: 'lib/socket/calls.ts',
+    from: "'pointer'",
+    to: '""',
+    on: "declare('accept'",
+    why: ELSEWHERE,
+  },
+  {
+    file: 'lib/socket/calls.ts',
+    from: "['int', 'pointer', 'pointer']",
+    to: '[]',
+    on: "declare('accept'",
+    why: ELSEWHERE,
+  },
+  {
+    file: 'lib/socket/calls.ts',
+    from: "'dup2'",
+    to: '""',
+    on: "declare('dup2'",
+    why: ELSEWHERE,
+  },
+  {
+    file: 'lib/socket/calls.ts',
+    from: "'int'",
+    to: '""',
+    on: "declare('dup2'",
+    why: ELSEWHERE,
+  },
+  {
+    file: 'lib/socket/calls.ts',
+    from: "['int', 'int']",
+    to: '[]',
+    on: "declare('dup2'",
+    why: ELSEWHERE,
+  },
+  {
     file: 'lib/socket/memory.ts',
     from: 'size > 0',
     to: 'true',
@@ -321,12 +376,14 @@ export const left: readonly Left[] = [
   {
     file: 'lib/socket/sockaddr.ts',
     from: "''",
+    on: "split('\\0', 1)",
     to: '"Stryker was here!"',
     why: 'there is a first part always; and an empty group would give zeros',
   },
   {
     file: 'lib/socket/sockaddr.ts',
     from: '[]',
+    on: '[before = [], after = []]',
     to: '["Stryker was here"]',
     why: ZEROS,
   },
@@ -363,12 +420,14 @@ export const left: readonly Left[] = [
   {
     file: 'lib/socket/unix.ts',
     from: 'isMainThread',
+    on: 'c.close(fd)',
     to: 'false',
     why: TIME,
   },
   {
     file: 'lib/wait/empty-read.ts',
     from: 'true',
+    on: 'allowHalfOpen',
     to: 'false',
     why: 'the end of file is never read, so Node ends no other side',
   },

@@ -193,7 +193,10 @@ function rowsOf(report: Report): Row[] {
       // Neither what does not run at all nor what is left out says anything.
       if (status !== 'Survived' && status !== 'NoCoverage') continue
       const from = textAt(lines, location)
-      if (left.some((one) => isSame(one, file, from, replacement))) row.listed++
+      const line = lines[location.start.line - 1] ?? ''
+      const isLeft = (one: Left): boolean =>
+        isSame(one, file, from, replacement) && line.includes(one.on ?? '')
+      if (left.some(isLeft)) row.listed++
       else {
         const place = `${file}:${location.start.line}`
         row.missed.push(`${place} ${mutatorName}\n- ${from}\n+ ${replacement}`)

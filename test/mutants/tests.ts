@@ -22,7 +22,12 @@ const MORE: Record<string, readonly string[]> = {
   'lib/conn/connect.ts': ['conn/listener', 'conn/seqpacket', 'conn/conn'],
   'lib/conn/listening.ts': ['conn/closing'],
   'lib/conn/listener.ts': ['conn/serve', 'conn/lingering', 'inheritance'],
-  'lib/socket/calls.ts': ['socket/options', 'socket/inet', 'wait/accept'],
+  'lib/socket/calls.ts': [
+    'socket/options',
+    'socket/inet',
+    'socket/unix',
+    'wait/accept',
+  ],
   'lib/socket/describe.ts': ['stream/describe'],
   'lib/socket/pool-calls.ts': ['conn/lingering', 'socket/unix'],
   'lib/socket/unix.ts': ['worker-descriptors', 'conn/listener', 'inheritance'],
