@@ -1,6 +1,6 @@
 // The pages in docs/: docs/api.md is as the source says, the programs in them
 // type-check and do what the text says, and the tests that they name exist.
-// What they show of terminals: readme.test.ts.
+// What they show of terminals: commands.test.ts.
 
 import { once } from 'node:events'
 import {

@@ -1,7 +1,7 @@
 // Runs the console blocks of a page as a reader would: each terminal is a shell
 // on a pseudo-terminal of its own, in which the commands behind `$` are typed,
 // and all that appears on it is compared with what the page shows, the prompts
-// and what is typed included. Not a test itself: readme.test.ts has the tests.
+// and what is typed included. Not a test itself: commands.test.ts has the tests.
 //
 // A page shows what one run has printed, with nothing said about what differs
 // from run to run. So here, once, is what is compared:

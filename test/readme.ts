@@ -5,7 +5,7 @@
 //     node --import tsx test/readme.ts            prints the figures
 //     node --import tsx test/readme.ts --write    puts them into the pages
 //
-// Partners: readme.test.ts, docs.test.ts and walk.test.ts.
+// Partners: commands.test.ts, docs.test.ts and walk.test.ts.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'

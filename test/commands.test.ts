@@ -4,6 +4,9 @@
 // where there is one; what needs sudo runs as root. The programs in docs/, and
 // docs/api.md: docs.test.ts.
 //
+// It takes longest of all, so its name is early in the alphabet: at the end,
+// nothing would run beside it.
+//
 // Not reached: pages of others that are linked (no test here needs a network),
 // and what the tables of platforms say of other systems.
 
