@@ -426,6 +426,18 @@ leakFree('the file is removed before the socket is closed', async (t) => {
   t.strictSame(wasThere, [false])
 })
 
+leakFree('a socket that does not listen: the error names it', async (t) => {
+  const warnings: Error[] = []
+  const warn = (warning: Error): void => void warnings.push(warning)
+  const path = '/run/s'
+  const fd = newSocket()
+  const listener = UnixListener.adopt(fd, path, 'stream', undefined, warn)
+  const expected = { code: 'EINVAL', message: /^accept EINVAL \/run\/s/ }
+  await t.rejects(listener.accept(), expected)
+  listener.close()
+  t.strictSame(warnings, [], 'it is closed without a warning')
+})
+
 t.test('a file that has to stay is one warning, and no more', async (t) => {
   const { listen } = await t.mockImport<
     typeof import('../../../lib/conn/listener.ts')
