@@ -7,10 +7,9 @@
 // (musl), the upper half stays zero, so that one table serves both libcs.
 //
 // The tests compile test/peers/abi.c and compare what it prints with `host`.
-// `make test-headers` compiles it for Linux (glibc, musl) and darwin, with their
-// headers, and compares the values. FreeBSD: read from the headers of 12.1 and
-// 14, compared only by who runs the tests there. `maxFds` and
-// `emsgsizeMeansFull` are in no header: read from the kernels' sources.
+// `make test-headers` compiles it for Linux (glibc, musl), darwin and FreeBSD,
+// with their headers, and compares the values. `maxFds` and `emsgsizeMeansFull`
+// are in no header: read from the kernels' sources.
 // Man pages: cmsg(3), recvmsg(2), unix(7).
 // Read next: lib/libc.ts.
 

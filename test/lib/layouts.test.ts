@@ -23,6 +23,42 @@ t.test('selectAbi() gives each known platform its layout', async (t) => {
   t.equal(host, selectAbi(process.platform, process.arch, 'LE'))
 })
 
+// What C headers say of them: make test-headers.
+t.test('each platform has a value for everything', async (t) => {
+  const counts = Object.keys(abis).map((name) => {
+    const values = [...claimsOf(name).values()]
+    t.ok(values.every(Number.isInteger), name)
+    return `${name} ${values.length}`
+  })
+  t.strictSame(counts, [
+    'linux-x64 881',
+    'linux-arm64 881',
+    'linux-arm 880',
+    'darwin-x64 854',
+    'darwin-arm64 854',
+    'freebsd-x64 854',
+    'freebsd-arm64 854',
+  ])
+})
+
+t.test('what is in no header: names, limits and errors', async (t) => {
+  // SCM_MAX_FD and MAX_FDS of the kernels; abstract names are Linux's alone;
+  // darwin says EMSGSIZE where the others wait.
+  const said = Object.entries(abis).map(([name, abi]) => {
+    const { hasAbstractNames } = abi.sockaddr_un
+    return [name, abi.name, abi.maxFds, hasAbstractNames, abi.emsgsizeMeansFull]
+  })
+  t.strictSame(said, [
+    ['linux-x64', 'linux 64-bit', 253, true, false],
+    ['linux-arm64', 'linux 64-bit', 253, true, false],
+    ['linux-arm', 'linux 32-bit', 253, true, false],
+    ['darwin-x64', 'darwin', 254, false, true],
+    ['darwin-arm64', 'darwin', 254, false, true],
+    ['freebsd-x64', 'freebsd 64-bit', 254, false, false],
+    ['freebsd-arm64', 'freebsd 64-bit', 254, false, false],
+  ])
+})
+
 t.test('selectAbi() refuses what it does not know', async (t) => {
   const unknown = /Expected one of linux-x64, .* got /
   t.throws(() => selectAbi('linux', 's390x', 'LE'), unknown)
