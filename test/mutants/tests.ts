@@ -29,7 +29,6 @@ const MORE: Record<string, readonly string[]> = {
     'wait/accept',
   ],
   'lib/socket/describe.ts': ['stream/describe'],
-  'lib/socket/pool-calls.ts': ['conn/lingering', 'socket/unix'],
   'lib/socket/unix.ts': ['worker-descriptors', 'conn/listener', 'inheritance'],
   'lib/stream/open.ts': ['stream/stream'],
   'lib/stream/node-streams.ts': ['stream/open', 'stream/stream'],
