@@ -82,7 +82,7 @@ export class UnixConn {
    *
    * @internal
    */
-  static adopt(fd: number, type: 'stream' | 'seqpacket' = 'stream'): UnixConn {
+  static adopt(fd: number, type: 'stream' | 'seqpacket'): UnixConn {
     return new UnixConn(fd, type)
   }
 

@@ -83,6 +83,19 @@ export const left: readonly Left[] = [
   },
   {
     file: 'lib/conn/conn.ts',
+    from: 'isStream',
+    to: 'true',
+    on: 'setOutOfBandInline',
+    why: 'a socket of messages has no such bytes',
+  },
+  {
+    file: 'lib/conn/conn.ts',
+    from: 'this.#fd < 0',
+    to: 'false',
+    why: 'what is closed then is -1, which closes nothing',
+  },
+  {
+    file: 'lib/conn/conn.ts',
     from: 'events & WRITABLE',
     to: 'true',
     why: TIME,

@@ -361,7 +361,7 @@ leakFree('a connection that cannot be set up ends itself only', async (t) => {
   const failing = {
     adopt: (fd: number): UnixConn => {
       if (made++ === 0) throw new Error('no room for this one')
-      return UnixConn.adopt(fd)
+      return UnixConn.adopt(fd, 'stream')
     },
   }
   const { listen } = await t.mockImport<
