@@ -400,6 +400,23 @@ export const left: readonly Left[] = [
     to: '["Stryker was here"]',
     why: ZEROS,
   },
+  ...[
+    'true',
+    'false',
+    'length > room.length / 4',
+    'length < room.length / 4',
+  ].map((to) => ({
+    file: 'lib/stream/stream.ts',
+    from: 'length >= room.length / 4',
+    to,
+    why: MEMORY,
+  })),
+  {
+    file: 'lib/stream/stream.ts',
+    from: 'room.length / 4',
+    to: 'room.length * 4',
+    why: MEMORY,
+  },
   {
     file: 'lib/wait/epoll.ts',
     from: 'this.#armed = 0',

@@ -30,6 +30,7 @@ const MORE: Record<string, readonly string[]> = {
   ],
   'lib/socket/describe.ts': ['stream/describe'],
   'lib/socket/unix.ts': ['worker-descriptors', 'conn/listener', 'inheritance'],
+  'lib/stream/stream.ts': ['stream/terminal', 'stream/open'],
   'lib/stream/open.ts': ['stream/stream'],
   'lib/stream/node-streams.ts': ['stream/open', 'stream/stream'],
   'lib/wait/epoll.ts': ['wait/watch'],
