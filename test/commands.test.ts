@@ -69,6 +69,7 @@ const ELSEWHERE = new Map([
   ['make test-musl', 'installs Debian packages'],
   ['make test-arm64', 'minutes, and downloads'],
   ['make test-arm64-kernel', 'an hour, downloads, and installs QEMU'],
+  ['make test-headers', 'downloads; .ci/run runs it'],
   ['make bench', 'half an hour on an idle machine; this file compares figures'],
   ['make bench-takeover', 'minutes on an idle machine; takeover.test.ts'],
   ['make bench-idle', 'minutes on an idle machine; idle-container.test.ts'],
