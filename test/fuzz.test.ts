@@ -4,7 +4,7 @@ import { t } from 'tap'
 
 import { fuzz } from './fuzz.ts'
 
-const ROUNDS = 200
+const ROUNDS = 100
 
 t.test('all operations, interleaved', async (t) => {
   const seed = Date.now() % 2 ** 31
