@@ -7,6 +7,7 @@ import {
   cmsgLen,
   cmsgSpace,
   descriptorsFor,
+  descriptorsIn,
   isRights,
   lenFor,
   parseControlMessages,
@@ -17,6 +18,7 @@ import {
   SCM_RIGHTS,
   SOL_SOCKET,
   spaceFor,
+  takeApart,
   unixCredentials,
   unixRights,
 } from '../../lib/cmsg.ts'
@@ -142,7 +144,8 @@ t.test('unixRights() pads odd counts with zeros', async (t) => {
 
 t.test('unixRights() refuses what is no descriptor', async (t) => {
   for (const fd of [-1, 1.5, Number.NaN, 2 ** 31, Number.POSITIVE_INFINITY]) {
-    t.throws(() => unixRights(0, fd), { name: 'RangeError' }, String(fd))
+    const message = `Expected a file descriptor, got ${fd}`
+    t.throws(() => unixRights(0, fd), { name: 'RangeError', message })
   }
   for (const fds of ['["3"]', '[null]', '[[]]']) {
     t.throws(() => unixRights(...JSON.parse(fds)), { name: 'RangeError' }, fds)
@@ -361,12 +364,65 @@ t.test(
     t.throws(() => message && parseUnixRights(message), /SCM_RIGHTS/)
     const [rights] = parseControlMessages(unixRights(1, 2, 3))
     t.throws(() => rights && parseUnixCredentials(rights), /SCM_CREDENTIALS/)
-    for (const bad of [
-      { pid: -1, uid: 0, gid: 0 },
-      { pid: 1, uid: 2 ** 32, gid: 0 },
-      { pid: 1, uid: 0, gid: 1.5 },
-    ]) {
-      t.throws(() => unixCredentials(bad), { name: 'RangeError' })
+    const other = message && { ...message, level: 0 }
+    t.throws(() => other && parseUnixCredentials(other), /SCM_CREDENTIALS/)
+  },
+)
+
+t.test(
+  'unixCredentials() takes what a kernel has, and no other',
+  { skip: host.credentials ? false : 'only Linux has SCM_CREDENTIALS' },
+  async (t) => {
+    const least = { pid: 0, uid: 0, gid: 0 }
+    const most = { pid: 2 ** 31 - 1, uid: 2 ** 32 - 1, gid: 2 ** 32 - 1 }
+    for (const each of [least, most]) {
+      const [message] = parseControlMessages(unixCredentials(each))
+      t.strictSame(message && parseUnixCredentials(message), each)
+    }
+    for (const [bad, message] of [
+      [{ pid: -1 }, 'Expected pid from 0 to 2147483647, got -1'],
+      [{ pid: 2 ** 31 }, 'Expected pid from 0 to 2147483647, got 2147483648'],
+      [{ uid: 2 ** 32 }, 'Expected uid from 0 to 4294967295, got 4294967296'],
+      [{ gid: 1.5 }, 'Expected gid from 0 to 4294967295, got 1.5'],
+    ] as const) {
+      const wrong = () => unixCredentials({ ...least, ...bad })
+      t.throws(wrong, { name: 'RangeError', message })
     }
   },
 )
+
+t.test('credentials are refused where a system has none', async (t) => {
+  const darwin = selectAbi('darwin', 'arm64', 'LE')
+  const { unixCredentials } = await t.mockImport<
+    typeof import('../../lib/cmsg.ts')
+  >('../../lib/cmsg.ts', { '../../lib/layouts.ts': { host: darwin } })
+  t.throws(() => unixCredentials({ pid: 1, uid: 1, gid: 1 }), {
+    message: 'Expected Linux, got darwin: only Linux has SCM_CREDENTIALS',
+  })
+})
+
+t.test('takeApart() sorts what came by its kind', async (t) => {
+  const ids = Buffer.from('010000000200000003000000', 'hex')
+  const control = Buffer.concat([
+    item(linux, 1, 2, ids),
+    item(linux, 1, 2, Buffer.alloc(12)),
+    item(linux, 1, 1, Buffer.from('0000000003000000', 'hex')),
+    item(linux, 1, 4, Buffer.from('09000000', 'hex')),
+    // Of another level, where the same numbers mean something else.
+    item(linux, 0, 1, Buffer.from('05000000', 'hex')),
+    item(linux, 41, 2, Buffer.alloc(12, 7)),
+  ])
+  const credentials = { pid: 1, uid: 2, gid: 3 }
+  const carried = { rights: [0, 3], others: [9], credentials }
+  t.strictSame(takeApart(control, linux), carried)
+  t.strictSame(takeApart(new Uint8Array(control), linux), carried)
+  t.strictSame(descriptorsIn(unixRights(0, 7)), [0, 7])
+
+  const nothing = { rights: [], others: [], credentials: undefined }
+  t.strictSame(takeApart(Buffer.alloc(0), linux), nothing)
+  const short = item(linux, 1, 2, Buffer.alloc(8))
+  t.strictSame(takeApart(short, linux), nothing, 'too short to be struct ucred')
+  const denied = item(linux, 1, 1, Buffer.from('05000000ffffffff', 'hex'))
+  t.throws(() => takeApart(denied, linux), /got -1 in slot 1/)
+  t.throws(() => takeApart(control.subarray(0, 20), linux), /a cmsg_len of 16/)
+})

@@ -28,6 +28,36 @@ export const left: readonly Left[] = [
     why: MEMORY,
   },
   {
+    file: 'lib/cmsg.ts',
+    from: 'at + pid',
+    to: 'at - pid',
+    why: ZERO,
+  },
+  {
+    file: 'lib/cmsg.ts',
+    from: 'start + pid',
+    to: 'start - pid',
+    why: ZERO,
+  },
+  {
+    file: 'lib/cmsg.ts',
+    from: 'start + cmsg_len',
+    to: 'start - cmsg_len',
+    why: ZERO,
+  },
+  {
+    file: 'lib/cmsg.ts',
+    from: 'Buffer.isBuffer(control)',
+    to: 'false',
+    why: TIME,
+  },
+  {
+    file: 'lib/cmsg.ts',
+    from: 'claimed === available',
+    to: 'false',
+    why: 'one more step, to the end of the buffer, where the walk ends',
+  },
+  {
     file: 'lib/conn/checks.ts',
     from: 'data.length === 0',
     to: 'true',

@@ -2,9 +2,9 @@
 // round, a call left out): does a test fail? Stryker makes the mutants and runs
 // the tests; here are the order, the time, and the table at the end.
 //
-// What an earlier run has found out about the same lines and the same tests is
-// taken from .cache/mutants, so a run that was ended goes on. Stryker compares
-// the file and its test files alone: after a change elsewhere remove that folder.
+// What an earlier run has found out about a file is taken from .cache/mutants,
+// unless the file or its test files have changed since, so a run that was ended
+// goes on. After a change elsewhere remove that folder.
 
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -155,15 +155,17 @@ function mutate(part: string): Report | 'no time' | 'failed' {
   const timeout = Math.ceil(end - Date.now())
   if (timeout <= 0) return 'no time'
   const [file = ''] = part.split(':')
-  const { tests, engine } = testsFor(file)
+  const { engine, ...found } = testsFor(file)
+  const tests = found.tests.filter((test) => existsSync(test))
   const folder = `${FOLDER}/${part.replaceAll(/[/:]/g, '-')}`
   mkdirSync(folder, { recursive: true })
+  forgetIfChanged(folder, tests)
   const reportFile = `${folder}/report.json`
   rmSync(reportFile, { force: true })
   const config = {
     ...base,
     mutate: [part],
-    tap: { ...base.tap, testFiles: tests.filter((test) => existsSync(test)) },
+    tap: { ...base.tap, testFiles: tests },
     tempDirName: `${folder}/sandbox`,
     incrementalFile: `${folder}/incremental.json`,
     jsonReporter: { fileName: reportFile },
@@ -180,6 +182,18 @@ function mutate(part: string): Report | 'no time' | 'failed' {
   })
   if (status === 0) return JSON.parse(readFileSync(reportFile, 'utf8'))
   return end <= Date.now() ? 'no time' : 'failed'
+}
+
+// Stryker takes a result as it was while the mutated lines are the same. Which
+// tests it depends on would be known from their coverage: see runner.js.
+function forgetIfChanged(folder: string, tests: readonly string[]): void {
+  const hash = createHash('sha256')
+  for (const test of tests) hash.update(`${test}\n${readFileSync(test)}`)
+  const now = hash.digest('hex')
+  const file = `${folder}/tests`
+  if (existsSync(file) && readFileSync(file, 'utf8') === now) return
+  rmSync(`${folder}/incremental.json`, { force: true })
+  writeFileSync(file, now)
 }
 
 function rowsOf(report: Report): Row[] {
