@@ -325,6 +325,12 @@ export const left: readonly Left[] = [
     to: 'false',
     why: 'where something was sent there is a first',
   },
+  ...['true', 'others.length >= 0'].map((to) => ({
+    file: 'lib/conn/stream.ts',
+    from: 'others.length > 0',
+    to,
+    why: TIME,
+  })),
   {
     file: 'lib/conn/stream.ts',
     from: "event === 'fds'",

@@ -97,6 +97,21 @@ leakFree('writeWithFds() keeps its place among ordinary writes', async (t) => {
   await closed(a, b)
 })
 
+leakFree('writeWithFds() keeps nothing open that was sent', async (t) => {
+  const [a, b] = streams()
+  b.on('fds', (fds: number[]) => b.closeFds(fds))
+  b.resume()
+  const before = openFds()
+  for (let i = 0; i < 5; i++) {
+    a.writeWithFds('x', files(3))
+    await until('all is sent', () => a.writableLength === 0)
+  }
+  await until('all is closed', () => openFds().length <= before.length)
+  t.strictSame(openFds(), before, 'while the stream is open')
+  for (const each of [a, b]) each.end()
+  await closed(a, b)
+})
+
 leakFree('corked writes keep their order too', async (t) => {
   const [a, b] = streams()
   a.cork()
@@ -143,7 +158,12 @@ leakFree(
 
 leakFree('writeWithFds() refuses, and then writes nothing', async (t) => {
   const [a, b] = streams()
-  t.throws(() => a.writeWithFds('', [0]), { name: 'RangeError' })
+  for (const fds of [[0], []]) {
+    t.throws(() => a.writeWithFds('', fds), {
+      name: 'RangeError',
+      message: 'Expected a byte to carry the descriptors, got none',
+    })
+  }
   t.throws(() => a.writeWithFds('x', [0, 99999]), { code: 'EBADF' })
   a.end('done')
   t.equal(await read(b), 'done')
@@ -519,6 +539,19 @@ leakFree(
     for (const conn of [a, b]) conn.close()
   },
   process.platform === 'darwin' && 'macOS has no such sockets',
+)
+
+leakFree(
+  'an FdStream refuses a maxFds that is no number of them',
+  async (t) => {
+    const [a, b] = socketpair()
+    t.throws(() => new FdStream(b, { maxFds: -1 }), {
+      name: 'RangeError',
+      message: /^Expected maxFds .*got -1$/,
+    })
+    await a.sendmsg('still the connection of the caller')
+    for (const conn of [a, b]) conn.close()
+  },
 )
 
 leakFree('writeWithFds() refuses what is no descriptor', async (t) => {
