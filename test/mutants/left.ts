@@ -491,6 +491,19 @@ export const left: readonly Left[] = [
     why: TIME,
   },
   {
+    file: 'lib/wait/uv-poll.ts',
+    from: "{ return: 'void', arguments: ['pointer', 'int32', 'int32'] }",
+    to: '{}',
+    why: 'the callback reads none of its arguments',
+  },
+  {
+    file: 'lib/wait/uv-poll.ts',
+    from: "['pointer', 'int32', 'int32']",
+    to: '[]',
+    on: "return: 'void'",
+    why: 'the callback reads none of its arguments',
+  },
+  {
     file: 'lib/wait/empty-read.ts',
     from: 'true',
     on: 'allowHalfOpen',

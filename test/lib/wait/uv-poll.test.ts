@@ -28,7 +28,8 @@ leakFree(
   'what cannot be watched is refused, and remains the caller’s',
   async (t) => {
     const file = openSync('package.json', 'r')
-    const never = { code: 'EPERM', syscall: 'uv_poll_init' }
+    const message = new RegExp(`^uv_poll_init EPERM descriptor ${file}`)
+    const never = { code: 'EPERM', syscall: 'uv_poll_init', message }
     t.throws(() => new UvPoll(file, () => {}), never)
     closeSync(file)
     const closed = { code: 'EBADF', syscall: 'uv_poll_init' }
