@@ -19,7 +19,7 @@ import {
 
 import { commandLine, help, usageError } from '../../lib/script/cli.ts'
 import { type Left, left } from './left.ts'
-import { MEASURED, testsFor } from './tests.ts'
+import { SLOW, testsFor } from './tests.ts'
 
 /** The least score of lib/, and of the lesson and connections, in per cent. */
 const FLOOR = 85
@@ -41,8 +41,17 @@ const LINES = 20
 
 const FOLDER = '.cache/mutants'
 
-/** Types alone, or nothing but exports: no code to change. */
-const WITHOUT_CODE = ['lib/index.ts', 'lib/ffi/types.ts', 'lib/wait/types.ts']
+/**
+ * Types alone, or nothing but exports: no code to change. And what the scripts
+ * begin with, which the tests of all of them try.
+ */
+const NOT_TRIED = [
+  'lib/index.ts',
+  'lib/ffi/types.ts',
+  'lib/script/cli.ts',
+  'lib/script/job.ts',
+  'lib/wait/types.ts',
+]
 
 /** Of mutation-testing-report-schema, what is read here. */
 type Place = { line: number; column: number }
@@ -91,7 +100,7 @@ if (!(minutes > 0)) {
 const end = Date.now() + minutes * 60_000
 const all = readdirSync('lib', { recursive: true, encoding: 'utf8' })
   .map((name) => `lib/${name}`)
-  .filter((file) => file.endsWith('.ts') && !WITHOUT_CODE.includes(file))
+  .filter((file) => file.endsWith('.ts') && !NOT_TRIED.includes(file))
   .sort()
 const base = JSON.parse(readFileSync('test/mutants/stryker.json', 'utf8'))
 
@@ -124,15 +133,16 @@ function sample(): string[] {
     '-G"version":',
     'package.json',
   )
+  const quick = all.filter((file) => !SLOW.includes(file))
   const changed = git('diff', '--name-only', release, '--', 'lib').split('\n')
   const files = positionals.length
     ? positionals
-    : MEASURED.filter((file) => changed.includes(file))
+    : quick.filter((file) => changed.includes(file))
   const seed = values.seed ?? git('rev-parse', 'HEAD')
   console.log(`Seed ${seed}, of ${files.length} files`)
   const order = (part: string): string =>
     createHash('sha256').update(`${seed} ${part}`).digest('hex')
-  return (files.length > 0 ? files : MEASURED)
+  return (files.length > 0 ? files : quick)
     .flatMap(partsOf)
     .sort((one, other) => (order(one) < order(other) ? -1 : 1))
 }

@@ -41,31 +41,20 @@ const MORE: Record<string, readonly string[]> = {
   'lib/ffi/node-ffi.ts': ['libc'],
 }
 
-/** Files whose mutants were all tried once, of which samples are taken. */
-export const MEASURED: readonly string[] = [
-  'lib/arrivals.ts',
-  'lib/libc.ts',
-  'lib/message.ts',
-  'lib/msghdr.ts',
-  'lib/conn/checks.ts',
-  'lib/conn/connect.ts',
-  'lib/conn/frames.ts',
-  'lib/conn/limits.ts',
-  'lib/conn/listening.ts',
-  'lib/conn/receiver.ts',
-  'lib/conn/sender.ts',
-  'lib/ffi/choose.ts',
-  'lib/socket/datagram.ts',
-  'lib/socket/inet.ts',
-  'lib/socket/memory.ts',
-  'lib/socket/options.ts',
-  'lib/socket/sockaddr.ts',
+/** Of these no samples are taken: their tests take ten seconds and more. */
+export const SLOW: readonly string[] = [
+  'lib/conn/conn.ts',
+  'lib/conn/datagram.ts',
+  'lib/conn/listener.ts',
+  'lib/socket/calls.ts',
   'lib/socket/unix.ts',
-  'lib/stream/calls.ts',
-  'lib/stream/pool.ts',
-  'lib/wait/errors.ts',
-  'lib/wait/line.ts',
-  'lib/wait/retry.ts',
+  'lib/stream/open.ts',
+  'lib/stream/stream.ts',
+  'lib/wait/accept.ts',
+  'lib/wait/epoll.ts',
+  'lib/wait/listen-at.ts',
+  'lib/wait/socket-watch.ts',
+  'lib/wait/watch.ts',
 ]
 
 /** What runs with node:ffi alone. */
