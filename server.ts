@@ -32,10 +32,9 @@ standard input that each of them sends. Ctrl-C ends it.`
 
 const path = socketArgument(USAGE, 'fdpass')
 const listener = await listen(path).catch(fail)
-print(`Server ready on ${path}, pid ${process.pid}`)
-
 // close() removes the socket file and hangs up on all clients.
 onStop(() => listener.close())
+print(`Server ready on ${path}, pid ${process.pid}`)
 
 // Each connection has its own call of the handler and is closed when that ends.
 // While there are 50, the next client waits to be accepted.

@@ -52,10 +52,9 @@ const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
 const path = positionals[0] ?? usual
 
 const listener = await listen(path).catch(fail)
-print(`Server ready on ${path}, pid ${process.pid}`)
-
 // close() removes the socket file and hangs up on all clients.
 onStop(() => listener.close())
+print(`Server ready on ${path}, pid ${process.pid}`)
 
 // While there are 50 clients, the next one waits to be accepted.
 let count = 0

@@ -89,12 +89,12 @@ async function serve(): Promise<void> {
   // The server owns the descriptor from here on. Listening again is harmless.
   server.listen({ fd })
   await once(server, 'listening').catch(fail)
-  const host = isIPv6(address) ? `[${address}]` : address
-  console.log(`Serving on http://${host}:${port}/`)
   onStop(() => {
     server.close()
     server.closeAllConnections()
   })
+  const host = isIPv6(address) ? `[${address}]` : address
+  console.log(`Serving on http://${host}:${port}/`)
 }
 
 async function runCommand(command: string): Promise<void> {

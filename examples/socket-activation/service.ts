@@ -43,26 +43,26 @@ const { positionals } = commandLine(
 )
 
 const servers: Server[] = []
+const ready: string[] = []
 const other = otherAddressee()
 const passed = orFail(listenFds)
 for (const { fd, name } of passed) {
-  const server = await serve({ fd }, name)
-  console.log(
-    `Server ready on fd ${fd} (${printable(name)}), pid ${process.pid}`,
-  )
-  servers.push(server)
+  servers.push(await serve({ fd }, name))
+  ready.push(`fd ${fd} (${printable(name)})`)
 }
 if (passed.length === 0) {
   const server = await serve({ port: ownPort(), host: '127.0.0.1' }, 'own')
   const address = server.address()
   const port = typeof address === 'object' ? address?.port : address
-  console.log(`Server ready on port ${port}, pid ${process.pid}`)
   servers.push(server)
+  ready.push(`port ${port}`)
 }
 
 onStop(() => {
   for (const server of servers) server.close()
 })
+for (const where of ready)
+  console.log(`Server ready on ${where}, pid ${process.pid}`)
 
 // The server owns the descriptor: close() closes it, but leaves a socket file,
 // which is the activator's. It may start us again.

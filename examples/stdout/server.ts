@@ -42,14 +42,13 @@ const LINE = 'This message will be displayed on client stdout'
 const path = socketArgument(USAGE, 'fdpass-stdout')
 
 const listener = await listen(path).catch(fail)
-print(`Server ready on ${path}, pid ${process.pid}`)
-
 // close() removes the socket file and hangs up on all clients.
 const children = new Set<ChildProcess>()
 onStop(() => {
   listener.close()
   for (const child of children) child.kill()
 })
+print(`Server ready on ${path}, pid ${process.pid}`)
 
 // While there are 50 clients, the next one waits to be accepted.
 let count = 0

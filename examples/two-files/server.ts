@@ -40,14 +40,13 @@ const PATIENCE = 5000
 const path = socketArgument(USAGE, 'fdpass-files')
 
 const listener = await listen(path).catch(fail)
-print(`Server ready on ${path}, pid ${process.pid}`)
-
 // close() removes the socket file and hangs up on all clients.
 const inputs = new Set<Readable>()
 onStop(() => {
   listener.close()
   for (const input of inputs) input.destroy()
 })
+print(`Server ready on ${path}, pid ${process.pid}`)
 
 // Any number of files may be on their way to it at once.
 process.stdout.setMaxListeners(0)
