@@ -247,6 +247,16 @@ leakFree('a path where files come and go is given up', async (t) => {
   for (const fd of bound) unix.closeFd(fd)
 })
 
+leakFree('a folder that is not there: bind(2) says so', async (t) => {
+  const path = join(temporaryFolder(t), 'none', 's')
+  const expected = {
+    code: 'ENOENT',
+    syscall: 'bind',
+    message: new RegExp(path),
+  }
+  await t.rejects(listenAt(path, 'stream'), expected)
+})
+
 leakFree('a listen(2) that fails leaves no file', async (t) => {
   const path = join(temporaryFolder(t), 's')
   const { listenAt } = await t.mockImport<
