@@ -16,6 +16,7 @@ import { join } from 'node:path'
 import { type Test, t } from 'tap'
 
 import { UnixConn } from '../../../lib/index.ts'
+import * as layouts from '../../../lib/layouts.ts'
 import { check, declare, declareOptional } from '../../../lib/libc.ts'
 import { receiveNow, sendNow } from '../../../lib/message.ts'
 import { descriptorLimit } from '../../../lib/socket/options.ts'
@@ -45,6 +46,26 @@ import { anonymousPipe, pipe } from '../../support/pipes.ts'
 import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 import { newTerminal } from '../stream/support.ts'
+
+// without-epoll.test.ts would show nothing if its variable did not count.
+t.test('there is one list where there is epoll, unless told not', async (t) => {
+  const choose = async (size: number, wait: string): Promise<string> => {
+    const host = { ...layouts.host, epoll_event: { size, data: 4 } }
+    t.intercept(process, 'env', {
+      value: { ...process.env, FDPASS_WAIT: wait },
+    })
+    const { hasEpoll, Watch } = await t.mockImport<
+      typeof import('../../../lib/wait/watch.ts')
+    >('../../../lib/wait/watch.ts', {
+      '../../../lib/layouts.ts': { ...layouts, host },
+    })
+    return `${hasEpoll} ${Watch.name}`
+  }
+  t.equal(await choose(12, ''), 'true EpollWatch')
+  t.equal(await choose(12, 'sockets'), 'false SocketWatch')
+  t.equal(await choose(0, ''), 'false SocketWatch')
+  t.equal(await choose(0, 'sockets'), 'false SocketWatch')
+})
 
 const isLinux = process.platform === 'linux'
 const kinds = { ...(isLinux ? { EpollWatch } : {}), SocketWatch }
