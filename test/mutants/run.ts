@@ -13,9 +13,11 @@ import {
   mkdirSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
 } from 'node:fs'
+import { resolve } from 'node:path'
 
 import { commandLine, help, usageError } from '../../lib/script/cli.ts'
 import { type Left, left } from './left.ts'
@@ -190,8 +192,24 @@ function mutate(part: string): Report | 'no time' | 'failed' {
     stdio: [...stdio],
     ...(Number.isFinite(timeout) && { timeout }),
   })
+  endAllIn(config.tempDirName)
   if (status === 0) return JSON.parse(readFileSync(reportFile, 'utf8'))
   return end <= Date.now() ? 'no time' : 'failed'
+}
+
+// Of a Stryker that was ended the tests go on, for ever where the mutant is a
+// loop without an end. They run in its copy of the project, as nothing else.
+function endAllIn(folder: string): void {
+  if (process.platform !== 'linux') return
+  const root = resolve(folder)
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const cwd = readlinkSync(`/proc/${pid}/cwd`)
+      if (cwd.startsWith(root)) process.kill(Number(pid), 'SIGKILL')
+    } catch {
+      // It has ended by itself, or is another user's.
+    }
+  }
 }
 
 // Stryker takes a result as it was while the mutated lines are the same. Which
