@@ -99,7 +99,7 @@ $(installed): package-lock.json
 	$(install) $(if $(wildcard node_modules/tap),,--omit=dev)
 	@touch $@
 
-$(runner): .taprc $(dev)
+$(runner): .taprc package-lock.json | $(dev)
 	node_modules/.bin/tap build
 	@touch $@
 

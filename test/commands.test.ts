@@ -124,6 +124,10 @@ function makeCopy(): void {
       rmSync(join(copy, modules), { recursive: true, force: true })
       execFileSync('cp', ['-a', modules, join(copy, modules)])
     }
+    // npm writes into this file, which would be that of the checkout.
+    const installed = join(modules, '.package-lock.json')
+    rmSync(join(copy, installed))
+    cpSync(installed, join(copy, installed))
   }
   // What is linked is newer than package-lock.json: nothing is to be installed.
   const then = new Date(0)
