@@ -793,25 +793,34 @@ function openWith(t: Test, mocks: Record<string, unknown>): Promise<Open> {
   return t.mockImport<Open>(OPEN, { [ofWatch]: watch, ...mocks })
 }
 
-const withoutPreadv2 = {
-  ...libc,
-  declareOptional: (...[name, ...rest]: Parameters<typeof libc.declare>) =>
-    /^p(read|write)v2$/.test(name)
-      ? () => -38 // ENOSYS
-      : libc.declareOptional(name, ...rest),
+/** lib/libc.ts, with another function for preadv2(2) and pwritev2(2). */
+function withPreadv2(call: () => number): typeof libc {
+  return {
+    ...libc,
+    declareOptional: (name, ...rest) =>
+      /^p(read|write)v2$/.test(name)
+        ? call
+        : libc.declareOptional(name, ...rest),
+  }
 }
-// The calls go on with the pointers of this machine: where memory happens to lie
+
+const withoutPreadv2 = {
+  '../../../lib/libc.ts': withPreadv2(() => -38), // ENOSYS
+}
+// All other calls take the pointers of this machine: where memory happens to lie
 // beyond 4 GiB, half of one would lead elsewhere.
 const with32Bits = {
   '../../../lib/layouts.ts': {
     ...layouts,
     host: { ...layouts.host, pointerSize: 4 },
   },
-  '../../../lib/libc.ts': libc,
+  '../../../lib/libc.ts': withPreadv2(() => {
+    throw new Error('Expected no call with offsets of 64 bits')
+  }),
 }
 
 for (const [what, mocks] of Object.entries({
-  'preadv2(2) is missing': { '../../../lib/libc.ts': withoutPreadv2 },
+  'preadv2(2) is missing': withoutPreadv2,
   'pointers have 32 bits': with32Bits,
 })) {
   leakFree(
