@@ -15,8 +15,8 @@ install := npm ci --prefer-offline --ignore-scripts --no-audit --no-fund
 # npm writes this at the end of every installation, whoever has started it.
 installed := node_modules/.package-lock.json
 dev := node_modules/tap $(installed)
-# The test runner as .taprc wants it. The run that finds it otherwise builds it,
-# but goes on with the old one, which takes a minute more for the whole.
+# The test runner, built with the plugins of .taprc. tap would build it by itself,
+# but the run that does so goes on with the old one, and takes a minute longer.
 runner := .tap/plugins/package.json
 
 all: $(installed) ## install what running needs

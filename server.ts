@@ -32,6 +32,7 @@ standard input that each of them sends. Ctrl-C ends it.`
 
 const path = socketArgument(USAGE, 'fdpass')
 const listener = await listen(path).catch(fail)
+
 // close() removes the socket file and hangs up on all clients.
 onStop(() => listener.close())
 print(`Server ready on ${path}, pid ${process.pid}`)

@@ -4,8 +4,8 @@
 // where there is one; what needs sudo runs as root. The programs in docs/, and
 // docs/api.md: docs.test.ts.
 //
-// It takes longest of all, so its name is early in the alphabet: at the end,
-// nothing would run beside it.
+// tap runs the files in the order of their names. This one takes longest, so its
+// name is an early one: at the end it would run alone.
 //
 // Not reached: pages of others that are linked (no test here needs a network),
 // and what the tables of platforms say of other systems.
@@ -124,7 +124,7 @@ function makeCopy(): void {
       rmSync(join(copy, modules), { recursive: true, force: true })
       execFileSync('cp', ['-a', modules, join(copy, modules)])
     }
-    // npm writes into this file, which would be that of the checkout.
+    // npm writes into this file: linked, it would be the checkout's as well.
     const installed = join(modules, '.package-lock.json')
     rmSync(join(copy, installed))
     cpSync(installed, join(copy, installed))

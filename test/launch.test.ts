@@ -31,13 +31,14 @@ t.test('every script begins with what sh and TypeScript take', async (t) => {
     t.equal(first, '#!/bin/sh')
     const here = '$(dirname "$(realpath "$0")")'
     const run = relative(dirname(file), 'lib/script/run')
+    // activate.ts asks for the soft limit, which Node raises for itself.
     const exec = second.replace(' SOFT_NOFILE=$(ulimit -Sn)', '')
     t.equal(exec, `true //; exec "${here}/${run}" "$0" "$@"`, file)
     t.equal(third, '')
   }
 })
 
-// With what takes the least time; each is started by its name further down.
+// Not by its name, which takes twice the time and is tried below.
 t.test('every script has --help, in another folder too', async (t) => {
   t.ok(scripts.includes('server.ts') && scripts.length > 40)
   const cwd = temporaryFolder(t)

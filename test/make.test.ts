@@ -98,9 +98,11 @@ t.test('make check installs what development needs', { skip }, async (t) => {
 t.test('make test FILE=… runs one file, and no gate', { skip }, async (t) => {
   const { cwd, env } = clone(t)
   pretendInstalled(cwd, 'tap', 'tsx')
-  pretendBuilt(cwd)
   const file = 'test/lib/cmsg.test.ts'
   const command = ['make', '--dry-run', 'test', `FILE=${file}`]
+  const first = await run(t, command, { cwd, env })
+  t.match(first.stdout, /^node_modules\/\.bin\/tap build\n/, 'of a new clone')
+  pretendBuilt(cwd)
   const { stdout } = await run(t, command, { cwd, env })
   const options = '--disable-coverage --allow-empty-coverage'
   t.equal(stdout, `node_modules/.bin/tap ${options} ${file}\n`)

@@ -161,7 +161,7 @@ t.test('a bundle without ffi-rs beside it says so', { skip }, async (t) => {
   )
 })
 
-// Three builds in one go, one of them made small: that takes longest.
+// Three builds in one run. Only the first is minimized, which takes longest.
 t.test('webpack to CommonJS and to modules', { skip }, async (t) => {
   const outputs = [
     ['./import.js', "filename: 'import.cjs'"],

@@ -32,9 +32,9 @@ const client = (path: string): string[] => script('client.ts', path)
 
 t.test('-h, unknown options and surplus arguments', async (t) => {
   for (const file of ['server.ts', 'client.ts']) {
-    const { code, stdout } = await run(t, script(file, '-h'))
-    t.equal(code, 0)
-    t.match(stdout, `Usage: ./${file} [SOCKET]\n`)
+    const help = await run(t, script(file, '-h'))
+    t.equal(help.code, 0)
+    t.match(help.stdout, `Usage: ./${file} [SOCKET]\n`)
     for (const args of [['--nonsense'], ['a', 'b']]) {
       const { code, stdout, stderr } = await run(t, script(file, ...args))
       t.equal(code, 2, args.join(' '))

@@ -52,6 +52,7 @@ const usual = values.go ? '/tmp/mysocket' : defaultSocketPath('fdpass-lend')
 const path = positionals[0] ?? usual
 
 const listener = await listen(path).catch(fail)
+
 // close() removes the socket file and hangs up on all clients.
 onStop(() => listener.close())
 print(`Server ready on ${path}, pid ${process.pid}`)

@@ -61,6 +61,7 @@ if (passed.length === 0) {
 onStop(() => {
   for (const server of servers) server.close()
 })
+
 for (const where of ready)
   console.log(`Server ready on ${where}, pid ${process.pid}`)
 

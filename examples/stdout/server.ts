@@ -42,6 +42,7 @@ const LINE = 'This message will be displayed on client stdout'
 const path = socketArgument(USAGE, 'fdpass-stdout')
 
 const listener = await listen(path).catch(fail)
+
 // close() removes the socket file and hangs up on all clients.
 const children = new Set<ChildProcess>()
 onStop(() => {

@@ -40,6 +40,7 @@ const PATIENCE = 5000
 const path = socketArgument(USAGE, 'fdpass-files')
 
 const listener = await listen(path).catch(fail)
+
 // close() removes the socket file and hangs up on all clients.
 const inputs = new Set<Readable>()
 onStop(() => {

@@ -281,7 +281,8 @@ export async function firstMessage(
 /**
  * Calls `stop` at SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is gone),
  * and with SIGTERM when the reader of stdout has closed it. A second signal of
- * the same kind ends the process at once, as it would have without this.
+ * the same kind ends the process at once, as it would have without this. To be
+ * called before a program says that it is ready: a signal may follow at once.
  */
 export function onStop(stop: (signal: NodeJS.Signals) => void): void {
   for (const signal of STOP_SIGNALS) process.once(signal, () => stop(signal))

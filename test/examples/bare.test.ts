@@ -14,6 +14,6 @@ t.test('bare.ts reads a file through the number it received', async (t) => {
   t.not(sent, received)
 })
 
-t.test('bare.ts takes nothing', (t) => {
+t.test('bare.ts takes no arguments', (t) => {
   return tellsUsage(t, 'examples/bare.ts', ['--nope'], ['more'])
 })

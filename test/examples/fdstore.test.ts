@@ -324,6 +324,7 @@ t.test('a manager that is gone does not end its service', async (t) => {
 
 t.test('the scripts say what is wrong', async (t) => {
   const expect = expecting(t)
+  await expect(SERVICE, ['--help'], 0, /^Usage: .*service\.ts \[-p PORT\]\n/)
   await expect(SERVICE, ['-p', 'x'], 2, /Expected --port as a number, got "x"/)
   await expect(SERVICE, ['a'], 2, /Unexpected argument 'a'/)
   const port = /^service\.ts: Expected --port from 0 to 65535, got "65536"\n/
@@ -331,6 +332,7 @@ t.test('the scripts say what is wrong', async (t) => {
   const nobody = plainEnv({ NOTIFY_SOCKET: '/nonesuch' })
   await expect(SERVICE, [], 1, /^service\.ts: connect ENOENT/, nobody)
 
+  await expect(MANAGER, ['--help'], 0, /^Usage: .*manager\.ts \[OPTIONS\]/)
   await expect(MANAGER, [], 2, /Expected COMMAND, got none\n/)
   await expect(MANAGER, ['-m', 'x', 'true'], 2, /Expected --most as a number/)
 })

@@ -26,7 +26,8 @@ for (const file of gotchas) {
   })
 }
 
-// launch.test.ts asks each for --help, which goes the same way.
+// The others have their options from gotcha.ts as one-byte.ts has, and
+// launch.test.ts asks each for --help.
 for (const file of ['all.ts', 'truncation.ts', 'one-byte.ts']) {
   t.test(`${file} exits 2 for what it has not`, (t) => {
     return tellsUsage(t, `${FOLDER}/${file}`, ['--nope'])

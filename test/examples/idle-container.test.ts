@@ -222,7 +222,7 @@ t.test('a front gets back its own, and nothing else', async (t) => {
   await container.printed(/tag "left", 1 held$/m)
   fronts[0].close()
   await container.printed(/closed its 1$/m)
-  await waitReadable(peer) // What is closed is closed in libuv's pool.
+  await waitReadable(peer) // It is closed in libuv's pool, after that line.
   t.equal(readSync(peer, Buffer.alloc(1)), 0, 'end of file')
   const again = await connect(path)
   const [next, nextPeer] = newSocketpair()

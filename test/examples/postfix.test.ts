@@ -164,6 +164,7 @@ t.test('one that is turned away does not hold it up', async (t) => {
 
 t.test('screen.ts says what is wrong', async (t) => {
   const expect = expecting(t)
+  await expect(SCREEN, ['--help'], 0, /^Usage: .*screen\.ts \[OPTIONS\]/)
   await expect(SCREEN, ['a', 'b'], 2, /Expected 0 to 1 arguments, got 2\n/)
   await expect(SCREEN, ['-p', 'x'], 2, /Expected --port as a number, got "x"/)
   const port = /^screen\.ts: Expected --port from 0 to 65535, got "65536"\n/

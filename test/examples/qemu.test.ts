@@ -191,6 +191,7 @@ t.test('run.ts says what is wrong', async (t) => {
   const disk = join(folder, 'disk')
   writeFileSync(disk, 'disk')
   const ports = ['-n', `${await freePort()}`, '-v', `${await freePort()}`]
+  await expect(RUN, ['--help'], 0, /^Usage: .*run\.ts \[OPTIONS\] FILE\n/)
   await expect(RUN, [], 2, /Expected 1 argument, got 0\n/)
   await expect(RUN, ['-n', 'x', disk], 2, /Expected --nbd as a number, got "x"/)
   await expect(RUN, ['-v', '', disk], 2, /Expected --vnc as a number, got ""/)

@@ -104,20 +104,21 @@ export async function get(where: number | string, options: RequestOptions) {
 }
 
 /**
- * That a script tells its usage on stderr, and exits 2, with each of these
- * `wrong` command lines. With --help: launch.test.ts.
+ * That a script tells its usage, the same as with --help, on stderr, and exits
+ * 2, with each of these `wrong` command lines.
  */
 export async function tellsUsage(
   t: Test,
   file: string,
   ...wrong: readonly (readonly string[])[]
 ): Promise<void> {
+  const help = await run(t, script(file, '--help'))
   for (const args of wrong) {
     const result = await run(t, script(file, ...args))
     t.match(result, { code: 2, stdout: '' }, `${file} ${args.join(' ')}`)
-    const [line = '', usage = ''] = result.stderr.split('\n')
+    const [line = '', ...usage] = result.stderr.split('\n')
     t.ok(line.startsWith(`${basename(file)}: `), line)
-    t.ok(usage.startsWith(`Usage: ./${file}`), usage)
+    t.equal(usage.join('\n'), help.stdout)
   }
 }
 

@@ -139,8 +139,8 @@ export const left: readonly Left[] = [
   {
     file: 'lib/conn/conn.ts',
     from: 'one',
-    on: 'if (one)',
     to: 'false',
+    on: 'if (one)',
     why: WATCH,
   },
   {
@@ -158,8 +158,8 @@ export const left: readonly Left[] = [
   {
     file: 'lib/conn/datagram.ts',
     from: 'one',
-    on: 'if (one)',
     to: 'false',
+    on: 'if (one)',
     why: WATCH,
   },
   {
@@ -237,8 +237,8 @@ export const left: readonly Left[] = [
   {
     file: 'lib/libc.ts',
     from: 'true',
-    on: 'isMissing = ',
     to: 'false',
+    on: 'isMissing = ',
     why: TIME,
   },
   {
@@ -349,55 +349,21 @@ export const left: readonly Left[] = [
     to: 'true',
     why: TIME,
   },
-  {
+  ...[
+    ['accept', "'accept'", '""'],
+    ['accept', "'int'", '""'],
+    ['accept', "'pointer'", '""'],
+    ['accept', "['int', 'pointer', 'pointer']", '[]'],
+    ['dup2', "'dup2'", '""'],
+    ['dup2', "'int'", '""'],
+    ['dup2', "['int', 'int']", '[]'],
+  ].map(([name, from = '', to = '']) => ({
     file: 'lib/socket/calls.ts',
-    from: "'accept'",
-    to: '""',
-    on: "declare('accept'",
+    from,
+    to,
+    on: `declare('${name}'`,
     why: ELSEWHERE,
-  },
-  {
-    file: 'lib/socket/calls.ts',
-    from: "'int'",
-    to: '""',
-    on: "declare('accept'",
-    why: ELSEWHERE,
-  },
-  {
-    file: 'lib/socket/calls.ts',
-    from: "'pointer'",
-    to: '""',
-    on: "declare('accept'",
-    why: ELSEWHERE,
-  },
-  {
-    file: 'lib/socket/calls.ts',
-    from: "['int', 'pointer', 'pointer']",
-    to: '[]',
-    on: "declare('accept'",
-    why: ELSEWHERE,
-  },
-  {
-    file: 'lib/socket/calls.ts',
-    from: "'dup2'",
-    to: '""',
-    on: "declare('dup2'",
-    why: ELSEWHERE,
-  },
-  {
-    file: 'lib/socket/calls.ts',
-    from: "'int'",
-    to: '""',
-    on: "declare('dup2'",
-    why: ELSEWHERE,
-  },
-  {
-    file: 'lib/socket/calls.ts',
-    from: "['int', 'int']",
-    to: '[]',
-    on: "declare('dup2'",
-    why: ELSEWHERE,
-  },
+  })),
   {
     file: 'lib/socket/memory.ts',
     from: 'size > 0',
@@ -437,15 +403,15 @@ export const left: readonly Left[] = [
   {
     file: 'lib/socket/sockaddr.ts',
     from: "''",
-    on: "split('\\0', 1)",
     to: '"Stryker was here!"',
+    on: "split('\\0', 1)",
     why: 'there is a first part always; and an empty group would give zeros',
   },
   {
     file: 'lib/socket/sockaddr.ts',
     from: '[]',
-    on: '[before = [], after = []]',
     to: '["Stryker was here"]',
+    on: '[before = [], after = []]',
     why: ZEROS,
   },
   ...[
@@ -498,8 +464,8 @@ export const left: readonly Left[] = [
   {
     file: 'lib/socket/unix.ts',
     from: 'isMainThread',
-    on: 'c.close(fd)',
     to: 'false',
+    on: 'c.close(fd)',
     why: TIME,
   },
   {
@@ -518,8 +484,8 @@ export const left: readonly Left[] = [
   {
     file: 'lib/wait/empty-read.ts',
     from: 'true',
-    on: 'allowHalfOpen',
     to: 'false',
+    on: 'allowHalfOpen',
     why: 'the end of file is never read, so Node ends no other side',
   },
 ]

@@ -44,8 +44,8 @@ const LINES = 20
 const FOLDER = '.cache/mutants'
 
 /**
- * Types alone, or nothing but exports: no code to change. And what the scripts
- * begin with, which the tests of all of them try.
+ * Types alone, or nothing but exports: no code to change. And what every script
+ * imports, for which there are the scripts' own tests.
  */
 const NOT_TRIED = [
   'lib/index.ts',
@@ -167,8 +167,7 @@ function mutate(part: string): Report | 'no time' | 'failed' {
   const timeout = Math.ceil(end - Date.now())
   if (timeout <= 0) return 'no time'
   const [file = ''] = part.split(':')
-  const { engine, ...found } = testsFor(file)
-  const tests = found.tests.filter((test) => existsSync(test))
+  const { tests, engine } = testsFor(file)
   const folder = `${FOLDER}/${part.replaceAll(/[/:]/g, '-')}`
   mkdirSync(folder, { recursive: true })
   forgetIfChanged(folder, tests)
@@ -197,8 +196,8 @@ function mutate(part: string): Report | 'no time' | 'failed' {
   return end <= Date.now() ? 'no time' : 'failed'
 }
 
-// Of a Stryker that was ended the tests go on, for ever where the mutant is a
-// loop without an end. They run in its copy of the project, as nothing else.
+// Stryker, when it is ended, leaves the tests running, for ever if the mutant is
+// an endless loop. Nothing else runs in its copy of the project.
 function endAllIn(folder: string): void {
   if (process.platform !== 'linux') return
   const root = resolve(folder)
@@ -212,8 +211,8 @@ function endAllIn(folder: string): void {
   }
 }
 
-// Stryker takes a result as it was while the mutated lines are the same. Which
-// tests it depends on would be known from their coverage: see runner.js.
+// Stryker reuses a result as long as the mutated lines are the same. Without
+// coverage (see runner.js) it cannot know that a test of them has changed.
 function forgetIfChanged(folder: string, tests: readonly string[]): void {
   const hash = createHash('sha256')
   for (const test of tests) hash.update(`${test}\n${readFileSync(test)}`)
@@ -236,9 +235,8 @@ function rowsOf(report: Report): Row[] {
       if (status !== 'Survived' && status !== 'NoCoverage') continue
       const from = textAt(lines, location)
       const line = lines[location.start.line - 1] ?? ''
-      const isLeft = (one: Left): boolean =>
-        isSame(one, file, from, replacement) && line.includes(one.on ?? '')
-      if (left.some(isLeft)) row.listed++
+      const found = { file, from, to: replacement, line }
+      if (left.some((one) => isSame(one, found))) row.listed++
       else {
         const place = `${file}:${location.start.line}`
         row.missed.push(`${place} ${mutatorName}\n- ${from}\n+ ${replacement}`)
@@ -248,8 +246,12 @@ function rowsOf(report: Report): Row[] {
   })
 }
 
-function isSame(one: Left, file: string, from: string, to: string): boolean {
-  return one.file === file && one.from === from && one.to === to
+function isSame(
+  { file, from, to, on = '' }: Left,
+  found: { file: string; from: string; to: string; line: string },
+): boolean {
+  const isThere = found.file === file && found.line.includes(on)
+  return isThere && found.from === from && found.to === to
 }
 
 function textAt(lines: string[], { start, end }: Mutant['location']): string {

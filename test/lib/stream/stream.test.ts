@@ -807,8 +807,8 @@ function withPreadv2(call: () => number): typeof libc {
 const withoutPreadv2 = {
   '../../../lib/libc.ts': withPreadv2(() => -38), // ENOSYS
 }
-// All other calls take the pointers of this machine: where memory happens to lie
-// beyond 4 GiB, half of one would lead elsewhere.
+// lib/libc.ts stays that of this machine: with pointers of 32 bits its calls
+// would get half of each address.
 const with32Bits = {
   '../../../lib/layouts.ts': {
     ...layouts,

@@ -47,8 +47,9 @@ import { plainEnv, Running, run, script } from '../../support/processes.ts'
 import { turns, until } from '../../support/waiting.ts'
 import { newTerminal } from '../stream/support.ts'
 
-// without-epoll.test.ts would show nothing if its variable did not count.
-t.test('there is one list where there is epoll, unless told not', async (t) => {
+// Without an effect of FDPASS_WAIT, the tests that without-epoll.test.ts runs
+// would pass with epoll.
+t.test('epoll where there is one, unless FDPASS_WAIT is sockets', async (t) => {
   const choose = async (size: number, wait: string): Promise<string> => {
     const host = { ...layouts.host, epoll_event: { size, data: 4 } }
     t.intercept(process, 'env', {
