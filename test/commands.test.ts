@@ -193,6 +193,13 @@ function placeOf(uid: number, cwd: string): Place {
   return { cwd, uid, env, temporary }
 }
 
+/** What scripts start, beside what the command itself names. */
+const TOOLS = [
+  ['window-shot.sh', 'weston'],
+  ['postfix.sh', 'postfix'],
+  ['qemu/run.ts', 'qemu-system-x86_64'],
+] as const
+
 /** Why a group of blocks cannot run here, or false. */
 async function cannotRun(group: readonly Block[], uid: number) {
   const commands = group.flatMap((block) => commandsOf(block))
@@ -203,7 +210,9 @@ async function cannotRun(group: readonly Block[], uid: number) {
       ([, tool = '']) => (tool === 'sudo' ? 'setpriv' : tool),
     )
     if (missing(...tools)) return missing(...tools)
-    if (/window-shot/.test(text) && missing('weston')) return missing('weston')
+    for (const [script, tool] of TOOLS) {
+      if (text.includes(script) && missing(tool)) return missing(tool)
+    }
     if (/dbus/.test(text) && !existsSync('examples/dbus/node_modules'))
       return 'examples/dbus/node_modules is missing: make test installs it'
   }
