@@ -55,7 +55,6 @@ const { values } = commandLine(
 )
 const jobs = numberOption(USAGE, '--jobs', values.jobs, [1, 1000])
 const seed = numberOption(USAGE, '--seed', values.seed, [0, 999_999_999])
-await checkStrace()
 
 type Target = { name: string; scenario: Scenario; inClient: boolean }
 type Row = Fault & { name: string; of: number; outcome: string }
@@ -67,6 +66,7 @@ if (targets.length === 0)
   usageError(USAGE, `Expected a program that is there, got ${values.only}`)
 // What each program has, in ms.
 const share = (minutes() * 60_000 * jobs) / targets.length
+await checkStrace()
 
 const rows: Row[] = []
 const broken: string[] = []

@@ -1,7 +1,6 @@
 // examples/fd-factory, run as a user runs it: as root from a low port where the
 // tests run as root, from a high one elsewhere.
 
-import { spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, existsSync, readdirSync, readFileSync } from 'node:fs'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
@@ -11,6 +10,7 @@ import { boundSocket } from '../../lib/index.ts'
 import { settledFds } from '../support/descriptors.ts'
 import { lacksPassRights, missing } from '../support/missing.ts'
 import { plainEnv, Running, run, script } from '../support/processes.ts'
+import { missingNobody } from '../support/users.ts'
 import { until } from '../support/waiting.ts'
 import { noMoreFds, tellsUsage } from './support.ts'
 
@@ -32,9 +32,8 @@ const noLowPorts =
   firstUnprivileged < 1024 &&
   `any user may bind ports from ${firstUnprivileged} up here`
 
-// Node may lie in root's own folder.
-const { status } = spawnSync(process.execPath, ['-e', '0'], unprivileged)
-const noNode = status !== 0 && `uid ${uid} may not run ${process.execPath}`
+/** Whether scripts can be run without root's rights. */
+const noUser = isRoot && missingNobody()
 
 let lastPort = isRoot ? 600 : 20_000 + (process.pid % 20_000)
 
@@ -93,7 +92,7 @@ for (const address of ['127.0.0.1', '::1']) {
 t.test(
   'the child has no privilege, and could not bind the port',
   {
-    skip: isRoot ? noLowPorts || noNode : 'needs root',
+    skip: isRoot ? noLowPorts || noUser : 'needs root',
   },
   async (t) => {
     // A server that holds the answer back, so that the child stays to be seen.
@@ -204,7 +203,7 @@ t.test(
 t.test(
   'without root: one line says what is missing',
   {
-    skip: noLowPorts || noNode,
+    skip: noLowPorts || noUser,
   },
   async (t) => {
     const target = ['-A', '127.0.0.1', '-P', '9', '-d', 'x']

@@ -12,6 +12,7 @@ skip() {
 
 systemd=/lib/systemd/systemd
 [ -x "$systemd" ] || skip 'systemd is not installed'
+command -v unshare >/dev/null || skip 'unshare is not installed'
 [ "$(id -u)" = 0 ] || skip 'only root can give systemd groups of its own'
 
 # One folder in each hierarchy of control groups that takes a process.

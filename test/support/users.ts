@@ -2,6 +2,7 @@
 
 import { spawnSync } from 'node:child_process'
 import { randomInt } from 'node:crypto'
+import { resolve } from 'node:path'
 
 import { plainEnv } from './processes.ts'
 
@@ -11,7 +12,9 @@ import { plainEnv } from './processes.ts'
  */
 export function missingNobody(): string | false {
   if (process.getuid?.() !== 0) return 'only root can run a script as nobody'
-  const read = "require('fs').readFileSync('package.json')"
+  // By its whole path: the folders above it may be closed to that user.
+  const file = JSON.stringify(resolve('package.json'))
+  const read = `require('fs').readFileSync(${file})`
   const nobody = { uid: 65534, gid: 65534, env: plainEnv() }
   const { status } = spawnSync(process.execPath, ['-e', read], nobody)
   return status !== 0 && `nobody cannot read ${process.cwd()} or run Node`

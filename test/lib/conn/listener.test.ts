@@ -278,6 +278,7 @@ leakFree(
     t.equal((await server.exit).code, 0)
     conn.close()
   },
+  missing('prlimit'),
 )
 
 leakFree('ref(), unref(): waiting keeps a process alive, or not', async (t) => {
