@@ -32,6 +32,7 @@ chmodSync(dirname(path), 0)
 if (process.getuid?.() === 0) process.seteuid?.(NOBODY)
 const hidden = codeOf(await connect(path).catch((error) => error))
 process.seteuid?.(process.getuid?.() ?? 0)
+chmodSync(dirname(path), 0o700) // so that it can be removed
 
 check({
   claim: 'the path of a socket is a file that stays, and has permissions',
