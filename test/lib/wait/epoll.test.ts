@@ -52,16 +52,16 @@ function drain(fd: number): void {
 
 // Marks the part of the trace that counts, in which each receive has to wait.
 const ROUNDS = 100
-const PING = `
+const ping = (pair: string, receive: string, send: string): string => `
 import { writeSync } from 'node:fs'
 import { setImmediate as turn } from 'node:timers/promises'
-import { socketpair } from './lib/index.ts'
-const [a, b] = socketpair()
+import { socketpair, UnixDatagram } from './lib/index.ts'
+const [a, b] = ${pair}
 async function rounds(count) {
   for (let round = 0; round < count; round++) {
-    const received = b.recvmsg()
+    const received = b.${receive}()
     await turn()
-    await a.sendmsg('ping')
+    await a.${send}('ping')
     await received
   }
 }
@@ -73,34 +73,69 @@ a.close()
 b.close()
 `
 
-leakFree(
-  'to wait once more for a socket of ours costs no system call',
-  async (t) => {
-    const log = join(temporaryFolder(t), 'trace')
-    const { code, stderr } = await run(
-      t,
-      [
-        ...['strace', '-f', '-q', '-o', log],
-        ...['-e', 'trace=epoll_ctl,recvmsg,write', '-e', 'signal=none'],
-        ...script('--input-type=module', '-e'),
-        PING,
-      ],
-      { env: plainEnv() },
-    )
-    t.equal(code, 0, stderr)
-    const trace = readFileSync(log, 'utf8')
-    const marked = /^(\d+) +write\(1, "begin".*\n([\s\S]*)^\1 +write\(1, "end"/m
-    const [, pid, part = ''] = marked.exec(trace) ?? []
-    const calls = part.split('\n').filter((line) => line.startsWith(`${pid} `))
-    const count = (pattern: RegExp): number =>
-      calls.filter((call) => pattern.test(call)).length
-    // A call that strace writes in two lines ends in the second one.
-    const waits = /recvmsg(\(| resumed>).* EAGAIN/
-    t.equal(count(waits), ROUNDS, 'each has to wait')
-    t.equal(count(/epoll_ctl/), 0)
-  },
-  hasEpoll ? missing('strace') : 'not what is in use here',
-)
+for (const [kind, source] of [
+  ['connection', ping('socketpair()', 'recvmsg', 'sendmsg')],
+  ['socket of datagrams', ping('UnixDatagram.pair()', 'receive', 'send')],
+] as const) {
+  leakFree(
+    `to wait once more for a ${kind} costs no system call`,
+    async (t) => {
+      const log = join(temporaryFolder(t), 'trace')
+      const { code, stderr } = await run(
+        t,
+        [
+          ...['strace', '-f', '-q', '-o', log],
+          ...['-e', 'trace=epoll_ctl,recvmsg,write', '-e', 'signal=none'],
+          ...script('--input-type=module', '-e'),
+          source,
+        ],
+        { env: plainEnv() },
+      )
+      t.equal(code, 0, stderr)
+      const trace = readFileSync(log, 'utf8')
+      const marked =
+        /^(\d+) +write\(1, "begin".*\n([\s\S]*)^\1 +write\(1, "end"/m
+      const [, pid, part = ''] = marked.exec(trace) ?? []
+      const calls = part
+        .split('\n')
+        .filter((line) => line.startsWith(`${pid} `))
+      const count = (pattern: RegExp): number =>
+        calls.filter((call) => pattern.test(call)).length
+      // A call that strace writes in two lines ends in the second one.
+      const waits = /recvmsg(\(| resumed>).* EAGAIN/
+      t.equal(count(waits), ROUNDS, 'each has to wait')
+      t.equal(count(/epoll_ctl/), 0)
+    },
+    hasEpoll ? missing('strace') : 'not what is in use here',
+  )
+}
+
+const COLLECTED = `
+import { setImmediate as turn } from 'node:timers/promises'
+import { socketpair } from './lib/index.ts'
+async function waitAndClose() {
+  const [a, b] = socketpair()
+  const received = b.recvmsg()
+  await turn()
+  await a.sendmsg('ping')
+  await received
+  a.close()
+  b.close()
+  return new WeakRef(b)
+}
+const closed = await waitAndClose()
+for (let i = 0; i < 100 && closed.deref(); i++) {
+  await turn()
+  gc()
+}
+console.log(closed.deref() === undefined ? 'collected' : 'kept')
+`
+
+t.test('what has waited and is closed can be collected', async (t) => {
+  const command = script('--expose-gc', '--input-type=module', '-e')
+  const { stdout, stderr } = await run(t, [...command, COLLECTED])
+  t.equal(stdout, 'collected\n', stderr)
+})
 
 leakFree('by level, what was left is told again', async (t) => {
   const [one, other] = newSocketpair()
