@@ -234,10 +234,12 @@ everyWatch(
     const { watch, told } = noting(kind, one, trigger)
     for (let round = 1; round <= 3; round++) {
       watch.wait(WRITABLE)
+      watch.wait(WRITABLE)
       await turns()
       t.strictSame(told, [], 'not while it is full')
       drain(other)
       await until('room', () => told.length > 0)
+      await turnsOfTimers()
       t.strictSame(told.splice(0), [WRITABLE])
       // There is room again, and nobody waits for it.
       sendNow(one, { data: Buffer.from('x'), control: Buffer.alloc(0) })
@@ -566,6 +568,7 @@ import { READABLE, WRITABLE } from './lib/wait/types.ts'
 const [, kind, trigger] = process.argv
 const Watch = { EpollWatch, SocketWatch }[kind]
 const none = Buffer.alloc(0)
+let fd, outcome, onTold, send
 const cases = {
   'wait()': (watch) => watch.wait(READABLE),
   'wait(), unref()': (watch) => { watch.wait(READABLE); watch.unref() },
@@ -576,6 +579,21 @@ const cases = {
     watch.ref()
   },
   'ref() alone': (watch) => watch.ref(),
+  'unref(), ref(), wait()': (watch) => {
+    watch.unref()
+    watch.ref()
+    watch.wait(READABLE)
+  },
+  'wait() again when told': (watch) => {
+    onTold = () => {
+      onTold = () => {}
+      receiveNow(fd, 10)
+      outcome = 'is told once'
+      watch.wait(READABLE)
+      setTimeout(send, 50).unref()
+    }
+    watch.wait(READABLE)
+  },
   'wait(), cancel()': (watch) => {
     watch.wait(READABLE)
     watch.cancel(READABLE)
@@ -600,6 +618,10 @@ const cases = {
     watch.wait(WRITABLE)
     watch.cancel(WRITABLE)
   },
+  'wait() for both, cancel() for room': (watch) => {
+    watch.wait(READABLE | WRITABLE)
+    watch.cancel(WRITABLE)
+  },
   'wait() for both, cancel() for room, unref()': (watch) => {
     watch.wait(READABLE | WRITABLE)
     watch.cancel(WRITABLE)
@@ -616,15 +638,19 @@ for (const [name, prepare] of Object.entries(cases)) {
   await turn()
   const [one, other] = newSocketpair()
   while (sendNow(one, { data: Buffer.alloc(60_000), control: none }) > 0);
-  let outcome = 'ends'
+  fd = one
+  outcome = 'ends'
+  onTold = () => {}
+  send = () => sendNow(other, { data: Buffer.from('x'), control: none })
   const watch = new Watch(one, trigger, (events) => {
     outcome = 'waits, is told ' + events
+    onTold()
   })
   prepare(watch)
   const timer = setTimeout(() => {
     outcome = 'waits for nothing'
     while (typeof receiveNow(other, 2 ** 20) !== 'number');
-    sendNow(other, { data: Buffer.from('x'), control: none })
+    send()
   }, 200)
   timer.unref()
   await once(process, 'beforeExit')
@@ -640,12 +666,15 @@ wait(), unref(): ends
 unref(), wait(): ends
 unref(), wait(), ref(): waits, is told ${READABLE}
 ref() alone: ends
+unref(), ref(), wait(): waits, is told ${READABLE}
+wait() again when told: waits, is told ${READABLE}
 wait(), cancel(): ends
 wait(), cancel(), ref(): ends
 wait(), cancel(), wait(): waits, is told ${READABLE}
 wait(), end(): ends
 wait() for room, unref(): waits, is told ${WRITABLE}
 wait() for room, cancel(): ends
+wait() for both, cancel() for room: waits, is told ${READABLE}
 wait() for both, cancel() for room, unref(): ends
 wait() for both, end(): ends
 `
