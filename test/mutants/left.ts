@@ -18,6 +18,7 @@ const MEMORY = 'the same result, with more memory'
 const ZEROS = 'an empty group would give zeros, as those that are missing'
 const ZERO = 'the offset is 0 on every platform'
 const ELSEWHERE = 'called on other systems than Linux alone'
+const UMASK = 'the umask, which it then changes, gives the same mode'
 const WATCH = 'with epoll a watch that does not wait yet has nothing to close'
 
 export const left: readonly Left[] = [
@@ -430,6 +431,43 @@ export const left: readonly Left[] = [
     from: 'room.length / 4',
     to: 'room.length * 4',
     why: MEMORY,
+  },
+  {
+    file: 'lib/wait/listen-at.ts',
+    from: 'fchmod(fd, mode) >= 0',
+    to: 'fchmod(fd, mode) > 0',
+    why: UMASK,
+  },
+  {
+    file: 'lib/wait/listen-at.ts',
+    from: 'fchmod(fd, mode) >= 0',
+    to: 'fchmod(fd, mode) < 0',
+    why: UMASK,
+  },
+  {
+    file: 'lib/wait/listen-at.ts',
+    from: 'isSet && (mode & FOR_OTHERS) === 0',
+    to: 'false',
+    why: UMASK,
+  },
+  {
+    file: 'lib/wait/listen-at.ts',
+    from: 'performance.now() < end',
+    to: 'performance.now() <= end',
+    why: TIME,
+  },
+  {
+    file: 'lib/wait/listen-at.ts',
+    from: 'result === -EAGAIN',
+    to: 'true',
+    on: "'busy'",
+    why: TIME,
+  },
+  {
+    file: 'lib/wait/listen-at.ts',
+    from: '{\n    return undefined\n  }',
+    to: '{}',
+    why: 'undefined is what a function without a return gives',
   },
   {
     file: 'lib/wait/epoll.ts',

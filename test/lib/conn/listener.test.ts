@@ -194,6 +194,7 @@ leakFree('listen() never removes what is not a socket', async (t) => {
   for (const name of ['file', 'link', 'directory']) {
     await t.rejects(listen(join(folder, name)), {
       code: 'EADDRINUSE',
+      syscall: 'bind',
       message: /exists, and is no socket/,
     })
     t.ok(lstatSync(join(folder, name)))

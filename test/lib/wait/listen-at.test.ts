@@ -12,8 +12,9 @@ import {
   unlinkSync,
   writeFileSync,
 } from 'node:fs'
+import { constants } from 'node:os'
 import { join } from 'node:path'
-import { t } from 'tap'
+import { type Test, t } from 'tap'
 
 import { connect as dial, listen } from '../../../lib/index.ts'
 import * as libc from '../../../lib/libc.ts'
@@ -27,11 +28,23 @@ import { Running, run, script } from '../../support/processes.ts'
 import { missingNobody } from '../../support/users.ts'
 import { runInWorker } from '../../support/worker.ts'
 
+const { EADDRINUSE } = constants.errno
+
 /** The file of a socket that has called bind(2) and not listen(2). */
 function boundAt(path: string): number {
   const fd = unix.newSocket()
   unix.bindTo(fd, path)
   return fd
+}
+
+/** listenAt(), with other functions in the place of some of unix.ts. */
+async function listenAtWith(t: Test, changed: Partial<typeof unix>) {
+  const { listenAt } = await t.mockImport<
+    typeof import('../../../lib/wait/listen-at.ts')
+  >('../../../lib/wait/listen-at.ts', {
+    '../../../lib/socket/unix.ts': { ...unix, ...changed },
+  })
+  return listenAt
 }
 
 leakFree('the mode is right whatever the umask is, which stays', async (t) => {
@@ -59,8 +72,12 @@ leakFree('a file that got the number of a removed one stays', async (t) => {
   t.notOk(former.isHere())
   t.equal(former.remove(), undefined)
   t.ok(existsSync(path), 'it is not the one that was removed')
+  const another = Object.create(stats, { ino: { value: stats.ino + 1 } })
+  t.notOk(new SocketFile(path, another).isHere(), 'made in the same moment')
   t.equal(file?.remove(), undefined)
   t.notOk(existsSync(path))
+  t.notOk(file?.isHere())
+  t.equal(file?.remove(), undefined, 'a second time')
   closeSync(fd)
 })
 
@@ -73,7 +90,11 @@ leakFree('options that make no sense are refused', async (t) => {
     { backlog: 1.5 },
     { backlog: -1 },
   ]) {
-    await t.rejects(listenAt(path, 'stream', options), RangeError)
+    const [[name, value] = []] = Object.entries(options)
+    await t.rejects(listenAt(path, 'stream', options), {
+      name: 'RangeError',
+      message: new RegExp(`^Expected ${name} as an integer .*, got ${value}$`),
+    })
   }
   t.notOk(existsSync(path))
 })
@@ -233,13 +254,10 @@ leakFree('a path where files come and go is given up', async (t) => {
     bound.push(boundAt(path))
     return result
   }
-  const { listenAt } = await t.mockImport<
-    typeof import('../../../lib/wait/listen-at.ts')
-  >('../../../lib/wait/listen-at.ts', {
-    '../../../lib/socket/unix.ts': { ...unix, connectTo },
-  })
+  const listenAt = await listenAtWith(t, { connectTo })
   await t.rejects(listenAt(path, 'stream'), {
     code: 'EADDRINUSE',
+    syscall: 'bind',
     message: /it changes all the time/,
   })
   t.equal(bound.length, 6, 'five looks')
@@ -257,18 +275,58 @@ leakFree('a folder that is not there: bind(2) says so', async (t) => {
   await t.rejects(listenAt(path, 'stream'), expected)
 })
 
+leakFree('a file that goes while it is looked at is no obstacle', async (t) => {
+  const path = join(temporaryFolder(t), 's')
+  let binds = 0
+  const beforeLook = await listenAtWith(t, {
+    bindTo: (fd, path) => (binds++ === 0 ? -EADDRINUSE : unix.bindTo(fd, path)),
+  })
+  closeSync((await beforeLook(path, 'stream')).fd)
+  const withinLook = await listenAtWith(t, {
+    connectTo: (fd, path) => {
+      unlinkSync(path)
+      return unix.connectTo(fd, path)
+    },
+  })
+  closeSync((await withinLook(path, 'stream')).fd)
+  t.ok(lstatSync(path).isSocket())
+})
+
 leakFree('a listen(2) that fails leaves no file', async (t) => {
   const path = join(temporaryFolder(t), 's')
-  const { listenAt } = await t.mockImport<
-    typeof import('../../../lib/wait/listen-at.ts')
-  >('../../../lib/wait/listen-at.ts', {
-    '../../../lib/socket/unix.ts': { ...unix, listenOn: () => -12 },
-  })
-  await t.rejects(listenAt(path, 'stream'), {
-    code: 'ENOMEM',
-    syscall: 'listen',
-  })
+  const listenAt = await listenAtWith(t, { listenOn: () => -12 })
+  for (const place of [path, `\0fd-test-${process.pid}`]) {
+    await t.rejects(listenAt(place, 'stream'), {
+      code: 'ENOMEM',
+      syscall: 'listen',
+    })
+  }
   t.notOk(existsSync(path))
+})
+
+leakFree(
+  'a file that is removed at once is one that is replaced',
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    const bindTo = (fd: number, path: string): number => {
+      const result = unix.bindTo(fd, path)
+      unlinkSync(path)
+      return result
+    }
+    const listenAt = await listenAtWith(t, { bindTo })
+    await t.rejects(listenAt(path, 'stream'), {
+      code: 'EADDRINUSE',
+      message: /replaced by another/,
+    })
+    const failing = await listenAtWith(t, { bindTo, listenOn: () => -12 })
+    await t.rejects(failing(path, 'stream'), { code: 'ENOMEM' })
+  },
+)
+
+leakFree('a bind(2) that fails for a name is told', async (t) => {
+  const listenAt = await listenAtWith(t, { bindTo: () => -12 })
+  const expected = { code: 'ENOMEM', syscall: 'bind' }
+  await t.rejects(listenAt(`\0fd-test-${process.pid}`, 'stream'), expected)
 })
 
 leakFree(
