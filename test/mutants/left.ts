@@ -18,6 +18,8 @@ const MEMORY = 'the same result, with more memory'
 const ZEROS = 'an empty group would give zeros, as those that are missing'
 const ZERO = 'the offset is 0 on every platform'
 const ELSEWHERE = 'called on other systems than Linux alone'
+const LIST = 'called once there is a list'
+const BILLION = 'a number comes again after a billion watches'
 const UMASK = 'the umask, which it then changes, gives the same mode'
 const WATCH = 'with epoll a watch that does not wait yet has nothing to close'
 
@@ -480,6 +482,83 @@ export const left: readonly Left[] = [
     from: 'this.#isDuplicate = false',
     to: ';',
     why: 'after end() nobody waits again',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'false',
+    to: 'true',
+    on: 'this.#isDuplicate = false',
+    why: 'after end() nobody waits again',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'this.#id === 0',
+    to: 'false',
+    on: 'if (this.#id === 0) return',
+    why: 'after end() it waits for nothing',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'list?.fd',
+    to: 'list.fd',
+    why: LIST,
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: '-1',
+    to: '+1',
+    on: 'list?.fd',
+    why: LIST,
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'list?.loop',
+    to: 'list.loop',
+    why: LIST,
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'ready[next++]?.tell',
+    to: 'ready[next++].tell',
+    why: 'next is a place in it',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'next < ready.length',
+    to: 'next <= ready.length',
+    on: 'while',
+    why: 'nothing stands behind the last',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'lastId === LARGEST_ID',
+    to: 'false',
+    why: BILLION,
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'lastId + 1',
+    to: 'lastId - 1',
+    why: 'any number will do that no other watch has',
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'watches.has(lastId)',
+    to: 'false',
+    why: BILLION,
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'mustHold === isHeld',
+    to: 'false',
+    why: TIME,
+  },
+  {
+    file: 'lib/wait/epoll.ts',
+    from: 'true',
+    to: 'false',
+    on: 'isTelling = true',
+    why: TIME,
   },
   {
     file: 'lib/wait/epoll.ts',

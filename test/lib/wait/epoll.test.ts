@@ -23,6 +23,12 @@ import { turns, until } from '../../support/waiting.ts'
 if (process.platform !== 'linux') t.bailout('only Linux has epoll(7)')
 
 const { errno } = constants
+const epoll_ctl = libc.declare('epoll_ctl', 'int', [
+  'int',
+  'int',
+  'int',
+  'pointer',
+])
 const { duplicate, newSocketpair } = unix
 
 // The list of a thread is made when it is first needed, and stays: not what
@@ -299,10 +305,73 @@ leakFree('a descriptor that was closed while both are awaited', async (t) => {
   closeSync(one)
   await until('the call', () => told.length > 0)
   t.strictSame(told, [READABLE | WRITABLE], 'the next call meets the error')
-  t.throws(() => watch.wait(READABLE), { code: 'EBADF', syscall: 'epoll_ctl' })
+  t.throws(() => watch.wait(READABLE), {
+    code: 'EBADF',
+    syscall: 'epoll_ctl',
+    message: new RegExp(`descriptor ${one}$`),
+  })
   watch.end()
   closeAll(kept, other)
 })
+
+leakFree('a watch that has not waited takes none from another', async (t) => {
+  const [one, other] = newSocketpair()
+  const told: number[] = []
+  const watch = new EpollWatch(one, 'edge', (events) => told.push(events))
+  watch.wait(READABLE)
+  new EpollWatch(one, 'edge', () => {}).end()
+  writeSync(other, 'x')
+  await until('the call', () => told.length > 0)
+  t.strictSame(told, [READABLE])
+  watch.end()
+  closeAll(one, other)
+})
+
+// The kernel tells that there is room each time that the peer has read.
+t.test(
+  'who waits for room calls nothing, and else nobody is woken',
+  async (t) => {
+    let waits = 0
+    let controls = 0
+    const mock = {
+      ...libc,
+      declare: (name: string, ...rest: [never, never]) => {
+        const call = libc.declare(name, ...rest) as (...args: never[]) => number
+        return (...args: never[]): number => {
+          if (name === 'epoll_wait') waits++
+          if (name === 'epoll_ctl') controls++
+          return call(...args)
+        }
+      },
+    }
+    const Watch = await otherEpoll(t, { libc: mock as typeof libc })
+    makeList(Watch)
+    const [one, other] = newSocketpair()
+    const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
+    const fill = (): void => {
+      while (sendNow(one, message) > 0);
+    }
+    const told: number[] = []
+    const watch = new Watch(one, 'edge', (events) => told.push(events))
+    for (let round = 0; round < 20; round++) {
+      fill()
+      watch.wait(WRITABLE)
+      drain(other)
+      await until('room', () => told.length > round)
+    }
+    t.equal(controls - 2, 1, 'the first wait, and those of makeList()')
+    waits = 0
+    for (let round = 0; round < 20; round++) {
+      fill()
+      drain(other)
+      await turns()
+    }
+    t.ok(waits <= 2, `${waits} calls of epoll_wait(2)`)
+    t.equal(told.length, 20)
+    watch.end()
+    closeAll(one, other)
+  },
+)
 
 leakFree('one list does for all, and no child inherits it', async (t) => {
   const before = openFds()
@@ -430,40 +499,43 @@ t.test('everyone who waits is told that nobody can wait', async (t) => {
   closeAll(...pairs.flat())
 })
 
-const signature = ['int', 'int', 'int', 'pointer'] as const
-const epoll_ctl = libc.declare('epoll_ctl', 'int', signature)
 const EPOLL_CTL_ADD = 1
 
-t.test('at the limit of watches wait() throws ENOSPC', async (t) => {
-  let isFull = false
-  const mock = declaring(
-    'epoll_ctl',
-    (...values: Parameters<typeof epoll_ctl>) =>
-      isFull && values[1] === EPOLL_CTL_ADD
-        ? -errno.ENOSPC
-        : epoll_ctl(...values),
+for (const trigger of ['edge', 'level'] as const) {
+  t.test(
+    `${trigger}: at the limit of watches wait() throws ENOSPC`,
+    async (t) => {
+      let isFull = false
+      const mock = declaring(
+        'epoll_ctl',
+        (...values: Parameters<typeof epoll_ctl>) =>
+          isFull && values[1] === EPOLL_CTL_ADD
+            ? -errno.ENOSPC
+            : epoll_ctl(...values),
+      )
+      const Watch = await otherEpoll(t, { libc: mock })
+      makeList(Watch)
+      const [one, other] = newSocketpair()
+      const open = openFds()
+      let calls = 0
+      const watch = new Watch(one, trigger, () => calls++)
+      isFull = true
+      const failure = { code: 'ENOSPC', syscall: 'epoll_ctl' }
+      t.throws(() => watch.wait(READABLE), failure)
+      t.throws(() => watch.wait(READABLE), failure)
+      writeSync(other, 'x')
+      await turns()
+      t.equal(calls, 0)
+      isFull = false
+      watch.wait(READABLE)
+      await until('the call', () => calls > 0)
+      t.equal(calls, 1, 'it waits once there is room')
+      watch.end()
+      t.strictSame(openFds(), open)
+      closeAll(one, other)
+    },
   )
-  const Watch = await otherEpoll(t, { libc: mock })
-  makeList(Watch)
-  const [one, other] = newSocketpair()
-  const open = openFds()
-  let calls = 0
-  const watch = new Watch(one, 'level', () => calls++)
-  isFull = true
-  const failure = { code: 'ENOSPC', syscall: 'epoll_ctl' }
-  t.throws(() => watch.wait(READABLE), failure)
-  t.throws(() => watch.wait(READABLE), failure)
-  writeSync(other, 'x')
-  await turns()
-  t.equal(calls, 0)
-  isFull = false
-  watch.wait(READABLE)
-  await until('the call', () => calls > 0)
-  t.equal(calls, 1, 'it waits once there is room')
-  watch.end()
-  t.strictSame(openFds(), open)
-  closeAll(one, other)
-})
+}
 
 t.test('a second watch at the limit leaves no duplicate open', async (t) => {
   let isFull = false
