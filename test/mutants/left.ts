@@ -435,6 +435,12 @@ export const left: readonly Left[] = [
     why: MEMORY,
   },
   {
+    file: 'lib/wait/watch.ts',
+    from: "'level'",
+    to: '""',
+    why: 'it waits once, and the first wait is told of what was there before',
+  },
+  {
     file: 'lib/wait/listen-at.ts',
     from: 'fchmod(fd, mode) >= 0',
     to: 'fchmod(fd, mode) > 0',

@@ -1059,6 +1059,33 @@ leakFree('what is given remains the caller’s', async (t) => {
   closeAll(one, other)
 })
 
+leakFree('where this Node cannot wait, a promise says why', async (t) => {
+  const reason = new Error('of this Node')
+  class FailingWatch {
+    failure: Error | undefined
+    readonly #onReady: () => void
+    constructor(_fd: number, _trigger: Trigger, onReady: () => void) {
+      this.#onReady = onReady
+    }
+    wait(): void {
+      setImmediate(() => {
+        this.failure = reason
+        this.#onReady()
+      })
+    }
+    end(): void {}
+  }
+  const { waitReadable } = await t.mockImport<
+    typeof import('../../../lib/wait/watch.ts')
+  >('../../../lib/wait/watch.ts', {
+    '../../../lib/wait/epoll.ts': { EpollWatch: FailingWatch },
+    '../../../lib/wait/socket-watch.ts': { SocketWatch: FailingWatch },
+  })
+  const [one, other] = newSocketpair()
+  await t.rejects(waitReadable(one), reason)
+  closeAll(one, other)
+})
+
 leakFree('bad input is an error of the promise', async (t) => {
   // The type says no more than `number`, and JavaScript not even that.
   for (const fd of [Number.NaN, 1.5, 2 ** 32, '0', undefined, null]) {
@@ -1074,7 +1101,11 @@ leakFree('bad input is an error of the promise', async (t) => {
   }
   const file = openSync('package.json', 'r')
   for (const wait of [waitReadable, waitWritable]) {
-    await t.rejects(wait(file), { code: 'EPERM', syscall: 'epoll_ctl' })
+    await t.rejects(wait(file), {
+      code: 'EPERM',
+      syscall: 'epoll_ctl',
+      message: /it is a file, which never blocks/,
+    })
   }
   closeSync(file)
   const device = openSync('/dev/null', 'r+')
