@@ -435,6 +435,18 @@ export const left: readonly Left[] = [
     why: MEMORY,
   },
   {
+    file: 'lib/stream/node-streams.ts',
+    from: "''",
+    to: '"Stryker was here!"',
+    why: 'no path is used beside a descriptor',
+  },
+  {
+    file: 'lib/stream/node-streams.ts',
+    from: '{ readable: true, writable: true }',
+    to: '{}',
+    why: 'what a Socket is without options',
+  },
+  {
     file: 'lib/wait/watch.ts',
     from: "'level'",
     to: '""',
