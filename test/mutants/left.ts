@@ -18,6 +18,7 @@ const MEMORY = 'the same result, with more memory'
 const ZEROS = 'an empty group would give zeros, as those that are missing'
 const ZERO = 'the offset is 0 on every platform'
 const ELSEWHERE = 'called on other systems than Linux alone'
+const EDGE = "what is not 'level' is by edges"
 const LIST = 'called once there is a list'
 const BILLION = 'a number comes again after a billion watches'
 const UMASK = 'the umask, which it then changes, gives the same mode'
@@ -107,6 +108,18 @@ export const left: readonly Left[] = [
     from: '{\n    return false\n  }',
     to: '{}',
     why: 'undefined is as good as false where it is asked',
+  },
+  {
+    file: 'lib/conn/conn.ts',
+    from: "'edge'",
+    to: '""',
+    why: EDGE,
+  },
+  {
+    file: 'lib/conn/datagram.ts',
+    from: "'edge'",
+    to: '""',
+    why: EDGE,
   },
   {
     file: 'lib/conn/conn.ts',
@@ -306,6 +319,12 @@ export const left: readonly Left[] = [
   },
   {
     file: 'lib/conn/receiver.ts',
+    from: '!this.#line.isEmpty || this.#receivedInTurn >= PER_TURN',
+    to: 'true',
+    why: TIME,
+  },
+  {
+    file: 'lib/conn/receiver.ts',
     from: 'messages.length === 0',
     to: 'false',
     why: 'an empty list of messages is as good as none',
@@ -488,6 +507,12 @@ export const left: readonly Left[] = [
     from: '{\n    return undefined\n  }',
     to: '{}',
     why: 'undefined is what a function without a return gives',
+  },
+  {
+    file: 'lib/wait/accept.ts',
+    from: "'edge'",
+    to: '""',
+    why: EDGE,
   },
   {
     file: 'lib/wait/epoll.ts',
