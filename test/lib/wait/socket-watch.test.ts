@@ -1,5 +1,5 @@
-// What SocketWatch asks of the event loop, here of one that does nothing by
-// itself. What every kind of watch does is in watch.test.ts.
+// What SocketWatch asks of the event loop, in whose place is one that does nothing
+// by itself. What every kind of watch does is in watch.test.ts.
 
 import { type Test, t } from 'tap'
 
