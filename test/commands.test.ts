@@ -193,8 +193,8 @@ function placeOf(uid: number, cwd: string): Place {
   return { cwd, uid, env, temporary }
 }
 
-/** What scripts start, beside what the command itself names. */
-const TOOLS = [
+/** Scripts, each with the tool that it starts and that a command does not name. */
+const TOOLS_OF = [
   ['window-shot.sh', 'weston'],
   ['postfix.sh', 'postfix'],
   ['qemu/run.ts', 'qemu-system-x86_64'],
@@ -210,7 +210,7 @@ async function cannotRun(group: readonly Block[], uid: number) {
       ([, tool = '']) => (tool === 'sudo' ? 'setpriv' : tool),
     )
     if (missing(...tools)) return missing(...tools)
-    for (const [script, tool] of TOOLS) {
+    for (const [script, tool] of TOOLS_OF) {
       if (text.includes(script) && missing(tool)) return missing(tool)
     }
     if (/dbus/.test(text) && !existsSync('examples/dbus/node_modules'))

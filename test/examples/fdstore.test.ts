@@ -214,7 +214,8 @@ t.test(
 
 t.test('under systemd', async (t) => {
   const systemd = new Running(t, ['sh', 'test/peers/systemd.sh', 'sh'])
-  // EPIPE, where it has ended: its exit status says why.
+  // Where there is no systemd the script ends before it has read what is typed:
+  // EPIPE. Its exit status, below, says why.
   systemd.child.stdin?.on('error', () => {})
   const type = (line: string) => systemd.child.stdin?.write(`${line}\n`)
   type('echo ready')

@@ -142,7 +142,8 @@ t.test('a thread that is terminated leaves what it was given', async (t) => {
       delivered += fds.length
       if (delivered === 3) break
     }
-    // ffi-rs ends the process if the end comes in the middle of a call.
+    // Until this thread does nothing but wait: terminate() in the middle of a call
+    // of ffi-rs ends the whole process.
     for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
     const socketOf = ({ fd }) => fs.readlinkSync('/proc/self/fd/' + fd)
     tell([delivered, ...[one, other, name, peer].map(socketOf)])

@@ -1,5 +1,5 @@
-// Sockets that are read to their end, and those that never will be. Not a test
-// itself.
+// Sockets that are read to their end, that are full, and that never will be read.
+// Not a test itself.
 
 import { once } from 'node:events'
 import { Socket } from 'node:net'
@@ -26,9 +26,14 @@ export function lingering(): { fd: number; peer: number } {
   linger.bytes.writeInt32LE(3600, 4)
   const result = setsockopt(fd, SOL_SOCKET, SO_LINGER, linger.address, 8)
   libc.check('setsockopt', result)
-  const message = { data: Buffer.alloc(65536), control: Buffer.alloc(0) }
-  while (sendNow(fd, message) > 0);
+  fill(fd)
   return { fd, peer }
+}
+
+/** Fills a socket: it can send no more. */
+export function fill(fd: number): void {
+  const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
+  while (sendNow(fd, message) > 0);
 }
 
 /** Reads a socket to its end, and closes it. */

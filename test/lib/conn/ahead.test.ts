@@ -469,8 +469,10 @@ leakFree('an abort of one loop leaves all to another', async (t) => {
 })
 
 // A process that may have few descriptors, and peers that sent more in all. What
-// is read ahead leaves room for what it opens itself. The limit is lowered when
-// they have sent: it also bounds what a user, other than root, has in flight.
+// is read ahead leaves room for what it opens itself: if each of the eight loops
+// held one message ahead, with 80 descriptors, it would be more than half. The limit
+// is lowered when the peers have sent, as a user, other than root, may have no more
+// in flight than a process may have open.
 const FEW = 1100
 const bounded = `
 import { execFileSync } from 'node:child_process'

@@ -18,17 +18,12 @@ import { leakFree, openFds } from '../../support/descriptors.ts'
 import { temporaryFolder } from '../../support/folder.ts'
 import { missing } from '../../support/missing.ts'
 import { plainEnv, run, script } from '../../support/processes.ts'
+import { fill } from '../../support/sockets.ts'
 import { turns, until } from '../../support/waiting.ts'
 
 if (process.platform !== 'linux') t.bailout('only Linux has epoll(7)')
 
 const { errno } = constants
-const epoll_ctl = libc.declare('epoll_ctl', 'int', [
-  'int',
-  'int',
-  'int',
-  'pointer',
-])
 const { duplicate, newSocketpair } = unix
 
 // The list of a thread is made when it is first needed, and stays: not what
@@ -314,61 +309,17 @@ leakFree('a descriptor that was closed while both are awaited', async (t) => {
   closeAll(kept, other)
 })
 
-leakFree('a watch that has not waited takes none from another', async (t) => {
-  const [one, other] = newSocketpair()
-  const told: number[] = []
-  const watch = new EpollWatch(one, 'edge', (events) => told.push(events))
-  watch.wait(READABLE)
-  new EpollWatch(one, 'edge', () => {}).end()
-  writeSync(other, 'x')
-  await until('the call', () => told.length > 0)
-  t.strictSame(told, [READABLE])
-  watch.end()
-  closeAll(one, other)
-})
-
-// The kernel tells that there is room each time that the peer has read.
-t.test(
-  'to wait for room again costs no call, and unasked it wakes nobody',
+leakFree(
+  'the end of a watch that never waited leaves another its own',
   async (t) => {
-    let waits = 0
-    let controls = 0
-    const mock = {
-      ...libc,
-      declare: (name: string, ...rest: [never, never]) => {
-        const call = libc.declare(name, ...rest) as (...args: never[]) => number
-        return (...args: never[]): number => {
-          if (name === 'epoll_wait') waits++
-          if (name === 'epoll_ctl') controls++
-          return call(...args)
-        }
-      },
-    }
-    const Watch = await otherEpoll(t, { libc: mock as typeof libc })
-    makeList(Watch)
-    controls = 0
     const [one, other] = newSocketpair()
-    const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
-    const fill = (): void => {
-      while (sendNow(one, message) > 0);
-    }
     const told: number[] = []
-    const watch = new Watch(one, 'edge', (events) => told.push(events))
-    for (let round = 0; round < 20; round++) {
-      fill()
-      watch.wait(WRITABLE)
-      drain(other)
-      await until('room', () => told.length > round)
-    }
-    t.equal(controls, 1, 'for the first wait')
-    waits = 0
-    for (let round = 0; round < 20; round++) {
-      fill()
-      drain(other)
-      await turns()
-    }
-    t.ok(waits <= 2, `${waits} calls of epoll_wait(2)`)
-    t.equal(told.length, 20)
+    const watch = new EpollWatch(one, 'edge', (events) => told.push(events))
+    watch.wait(READABLE)
+    new EpollWatch(one, 'edge', () => {}).end()
+    writeSync(other, 'x')
+    await until('the call', () => told.length > 0)
+    t.strictSame(told, [READABLE])
     watch.end()
     closeAll(one, other)
   },
@@ -500,7 +451,32 @@ t.test('everyone who waits is told that nobody can wait', async (t) => {
   closeAll(...pairs.flat())
 })
 
+const signature = ['int', 'int', 'int', 'pointer'] as const
+const epoll_ctl = libc.declare('epoll_ctl', 'int', signature)
 const EPOLL_CTL_ADD = 1
+
+t.test('to wait for room once more costs no system call', async (t) => {
+  let calls = 0
+  const count = (...values: Parameters<typeof epoll_ctl>): number => {
+    calls++
+    return epoll_ctl(...values)
+  }
+  const Watch = await otherEpoll(t, { libc: declaring('epoll_ctl', count) })
+  makeList(Watch)
+  calls = 0
+  const [one, other] = newSocketpair()
+  let told = 0
+  const watch = new Watch(one, 'edge', () => told++)
+  for (let round = 1; round <= 20; round++) {
+    fill(one)
+    watch.wait(WRITABLE)
+    drain(other)
+    await until('room', () => told === round)
+  }
+  t.equal(calls, 1, 'of the first wait')
+  watch.end()
+  closeAll(one, other)
+})
 
 for (const trigger of ['edge', 'level'] as const) {
   t.test(
@@ -605,7 +581,7 @@ t.test('room that nobody waits for does not wake the event loop', async (t) => {
   const Watch = await otherEpoll(t, { libc: mock })
   const [one, other] = newSocketpair()
   const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
-  while (sendNow(one, message) > 0);
+  fill(one)
   let told = 0
   const watch = new Watch(one, 'edge', () => told++)
   watch.wait(WRITABLE)

@@ -28,7 +28,7 @@ import { Running, run, script } from '../../support/processes.ts'
 import { missingNobody } from '../../support/users.ts'
 import { runInWorker } from '../../support/worker.ts'
 
-const { EADDRINUSE } = constants.errno
+const { EADDRINUSE, ENOMEM } = constants.errno
 
 /** The file of a socket that has called bind(2) and not listen(2). */
 function boundAt(path: string): number {
@@ -37,14 +37,17 @@ function boundAt(path: string): number {
   return fd
 }
 
-/** listenAt(), with other functions in the place of some of unix.ts. */
-async function listenAtWith(t: Test, changed: Partial<typeof unix>) {
-  const { listenAt } = await t.mockImport<
-    typeof import('../../../lib/wait/listen-at.ts')
-  >('../../../lib/wait/listen-at.ts', {
-    '../../../lib/socket/unix.ts': { ...unix, ...changed },
-  })
-  return listenAt
+/** listenAt(), with what `modules` has in the place of those modules. */
+async function listenAtWith(t: Test, modules: Record<string, unknown>) {
+  const path = '../../../lib/wait/listen-at.ts'
+  type Module = typeof import('../../../lib/wait/listen-at.ts')
+  return (await t.mockImport<Module>(path, modules)).listenAt
+}
+
+/** The same, with other functions in the place of some of unix.ts. */
+function listenAtBy(t: Test, changed: Partial<typeof unix>) {
+  const modules = { '../../../lib/socket/unix.ts': { ...unix, ...changed } }
+  return listenAtWith(t, modules)
 }
 
 leakFree('the mode is right whatever the umask is, which stays', async (t) => {
@@ -145,9 +148,7 @@ for (const call of ['bind', 'listen'] as const) {
         symlinkSync(victim, path)
         return result
       }
-      const { listenAt } = await t.mockImport<
-        typeof import('../../../lib/wait/listen-at.ts')
-      >('../../../lib/wait/listen-at.ts', {
+      const listenAt = await listenAtWith(t, {
         '../../../lib/socket/unix.ts': {
           ...unix,
           bindTo: (...args: Parameters<typeof unix.bindTo>) => {
@@ -215,9 +216,7 @@ input()
       python.child.stdin?.write('\n')
       await python.printed(/listens/)
     }
-    const { listenAt } = await t.mockImport<
-      typeof import('../../../lib/wait/listen-at.ts')
-    >('../../../lib/wait/listen-at.ts', {
+    const listenAt = await listenAtWith(t, {
       'node:timers/promises': { setTimeout: sleep },
     })
     const refused = { code: 'EADDRINUSE', pid: python.pid }
@@ -254,7 +253,7 @@ leakFree('a path where files come and go is given up', async (t) => {
     bound.push(boundAt(path))
     return result
   }
-  const listenAt = await listenAtWith(t, { connectTo })
+  const listenAt = await listenAtBy(t, { connectTo })
   await t.rejects(listenAt(path, 'stream'), {
     code: 'EADDRINUSE',
     syscall: 'bind',
@@ -275,26 +274,30 @@ leakFree('a folder that is not there: bind(2) says so', async (t) => {
   await t.rejects(listenAt(path, 'stream'), expected)
 })
 
-leakFree('a file that goes while it is looked at is no obstacle', async (t) => {
-  const path = join(temporaryFolder(t), 's')
-  let binds = 0
-  const beforeLook = await listenAtWith(t, {
-    bindTo: (fd, path) => (binds++ === 0 ? -EADDRINUSE : unix.bindTo(fd, path)),
-  })
-  closeSync((await beforeLook(path, 'stream')).fd)
-  const withinLook = await listenAtWith(t, {
-    connectTo: (fd, path) => {
-      unlinkSync(path)
-      return unix.connectTo(fd, path)
-    },
-  })
-  closeSync((await withinLook(path, 'stream')).fd)
-  t.ok(lstatSync(path).isSocket())
-})
+leakFree(
+  'a socket file that goes meanwhile does not stop a server',
+  async (t) => {
+    const path = join(temporaryFolder(t), 's')
+    let binds = 0
+    const beforeLook = await listenAtBy(t, {
+      bindTo: (fd, path) =>
+        binds++ === 0 ? -EADDRINUSE : unix.bindTo(fd, path),
+    })
+    closeSync((await beforeLook(path, 'stream')).fd)
+    const withinLook = await listenAtBy(t, {
+      connectTo: (fd, path) => {
+        unlinkSync(path)
+        return unix.connectTo(fd, path)
+      },
+    })
+    closeSync((await withinLook(path, 'stream')).fd)
+    t.ok(lstatSync(path).isSocket())
+  },
+)
 
 leakFree('a listen(2) that fails leaves no file', async (t) => {
   const path = join(temporaryFolder(t), 's')
-  const listenAt = await listenAtWith(t, { listenOn: () => -12 })
+  const listenAt = await listenAtBy(t, { listenOn: () => -ENOMEM })
   for (const place of [path, `\0fd-test-${process.pid}`]) {
     await t.rejects(listenAt(place, 'stream'), {
       code: 'ENOMEM',
@@ -305,7 +308,7 @@ leakFree('a listen(2) that fails leaves no file', async (t) => {
 })
 
 leakFree(
-  'a file that is removed at once is one that is replaced',
+  'a socket file that is gone once it is made counts as replaced',
   async (t) => {
     const path = join(temporaryFolder(t), 's')
     const bindTo = (fd: number, path: string): number => {
@@ -313,18 +316,18 @@ leakFree(
       unlinkSync(path)
       return result
     }
-    const listenAt = await listenAtWith(t, { bindTo })
+    const listenAt = await listenAtBy(t, { bindTo })
     await t.rejects(listenAt(path, 'stream'), {
       code: 'EADDRINUSE',
       message: /replaced by another/,
     })
-    const failing = await listenAtWith(t, { bindTo, listenOn: () => -12 })
+    const failing = await listenAtBy(t, { bindTo, listenOn: () => -ENOMEM })
     await t.rejects(failing(path, 'stream'), { code: 'ENOMEM' })
   },
 )
 
-leakFree('a bind(2) that fails for a name is told', async (t) => {
-  const listenAt = await listenAtWith(t, { bindTo: () => -12 })
+leakFree('bind(2) may fail for an abstract name', async (t) => {
+  const listenAt = await listenAtBy(t, { bindTo: () => -ENOMEM })
   const expected = { code: 'ENOMEM', syscall: 'bind' }
   await t.rejects(listenAt(`\0fd-test-${process.pid}`, 'stream'), expected)
 })
@@ -353,9 +356,7 @@ leakFree(
 
 leakFree('a folder that cannot be locked is no obstacle', async (t) => {
   const path = join(temporaryFolder(t), 's')
-  const { listenAt } = await t.mockImport<
-    typeof import('../../../lib/wait/listen-at.ts')
-  >('../../../lib/wait/listen-at.ts', {
+  const listenAt = await listenAtWith(t, {
     '../../../lib/libc.ts': { ...libc, ...declaring('flock', () => -9) },
   })
   const { fd } = await listenAt(path, 'stream')

@@ -1,5 +1,6 @@
-// What SocketWatch asks of the event loop, in whose place is one that does nothing
-// by itself. What every kind of watch does is in watch.test.ts.
+// What SocketWatch asks of the event loop. In the place of its EmptyRead is an
+// object that notes what it is asked, and tells when the test says so. What every
+// kind of watch does is in watch.test.ts.
 
 import { type Test, t } from 'tap'
 
@@ -58,7 +59,7 @@ async function watchOf(t: Test) {
 }
 
 t.test(
-  'the event loop is told only when it has to stop, or go on',
+  'the event loop is paused when nobody waits, and resumed when somebody does',
   async (t) => {
     const { watch, told, calls, loop } = await watchOf(t)
     for (let round = 0; round < 2; round++) {

@@ -44,6 +44,7 @@ import { temporaryFolder } from '../../support/folder.ts'
 import { missing, missingCall } from '../../support/missing.ts'
 import { anonymousPipe, pipe } from '../../support/pipes.ts'
 import { plainEnv, Running, run, script } from '../../support/processes.ts'
+import { fill } from '../../support/sockets.ts'
 import { turns, until } from '../../support/waiting.ts'
 import { newTerminal } from '../stream/support.ts'
 
@@ -103,12 +104,6 @@ function noting(kind: Kind, fd: number, trigger: Trigger) {
   const told: number[] = []
   const watch = new kind(fd, trigger, (events) => told.push(events))
   return { watch, told }
-}
-
-/** Fills the socket: it can send no more. */
-function fill(fd: number): void {
-  const message = { data: Buffer.alloc(60_000), control: Buffer.alloc(0) }
-  while (sendNow(fd, message) > 0);
 }
 
 /** A pair whose first end can send no more. */
@@ -555,7 +550,8 @@ everyWatch('what cannot be waited for is refused', async (t, kind, trigger) => {
 // In a process of its own, as what runs the tests keeps this one alive. Each
 // case begins when nothing is left that would. What it prepares has to keep the
 // process alive until the peer sends or reads, for which a timer without a
-// reference sees; or has to let it end before that.
+// reference sees; or has to let it end before that. What a case returns is called
+// each time that the watch tells.
 const HOLDS = `
 import { once } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -568,7 +564,6 @@ import { READABLE, WRITABLE } from './lib/wait/types.ts'
 const [, kind, trigger] = process.argv
 const Watch = { EpollWatch, SocketWatch }[kind]
 const none = Buffer.alloc(0)
-let fd, outcome, onTold, send
 const cases = {
   'wait()': (watch) => watch.wait(READABLE),
   'wait(), unref()': (watch) => { watch.wait(READABLE); watch.unref() },
@@ -584,15 +579,16 @@ const cases = {
     watch.ref()
     watch.wait(READABLE)
   },
-  'wait() again when told': (watch) => {
-    onTold = () => {
-      onTold = () => {}
+  'wait() again when told': (watch, fd, send) => {
+    watch.wait(READABLE)
+    let calls = 0
+    return () => {
+      if (++calls > 1) return
       receiveNow(fd, 10)
-      outcome = 'is told once'
       watch.wait(READABLE)
       setTimeout(send, 50).unref()
+      return 'is told once'
     }
-    watch.wait(READABLE)
   },
   'wait(), cancel()': (watch) => {
     watch.wait(READABLE)
@@ -638,15 +634,12 @@ for (const [name, prepare] of Object.entries(cases)) {
   await turn()
   const [one, other] = newSocketpair()
   while (sendNow(one, { data: Buffer.alloc(60_000), control: none }) > 0);
-  fd = one
-  outcome = 'ends'
-  onTold = () => {}
-  send = () => sendNow(other, { data: Buffer.from('x'), control: none })
+  let outcome = 'ends'
+  const send = () => sendNow(other, { data: Buffer.from('x'), control: none })
   const watch = new Watch(one, trigger, (events) => {
-    outcome = 'waits, is told ' + events
-    onTold()
+    outcome = whenTold?.() ?? 'waits, is told ' + events
   })
-  prepare(watch)
+  const whenTold = prepare(watch, one, send)
   const timer = setTimeout(() => {
     outcome = 'waits for nothing'
     while (typeof receiveNow(other, 2 ** 20) !== 'number');

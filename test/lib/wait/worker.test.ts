@@ -53,7 +53,8 @@ for (let round = 0; round < 5; round++) {
     const full = a.sendFds(Buffer.alloc(1e6), [0])
     const waiting = [full, socketpair()[0].recvFds(), socketpair()[1].recvFds()]
     waiting.push(waitReadable(socketpair()[0].fd))
-    // ffi-rs ends the process if the end comes in the middle of a call.
+    // Until this thread does nothing but wait: terminate() in the middle of a call
+    // of ffi-rs ends the whole process.
     for (let turn = 0; turn < 20; turn++) await new Promise(setImmediate)
     parentPort.postMessage([String(data), fds.length])
     await Promise.all(waiting)
